@@ -1,0 +1,50 @@
+"""Where results, evidence and caches live on this host."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The directories of one installation; everything the tool writes on the host is below :attr:`root`."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """SQLite file of the store."""
+        return self.root / "results.sqlite"
+
+    @property
+    def evidence(self) -> Path:
+        """Content-addressed evidence files."""
+        return self.root / "evidence"
+
+    @property
+    def cache(self) -> Path:
+        """Everything that can be made again: packages, image layers, EROFS files, initramfs."""
+        return self.root / "cache"
+
+    @property
+    def journal(self) -> Path:
+        """One record per resource that must be undone, written before the resource is made."""
+        return self.root / "journal"
+
+    @property
+    def runs(self) -> Path:
+        """Per-run working files and reports."""
+        return self.root / "runs"
+
+
+def default_home() -> Home:
+    """``$KDMATRIX_HOME``, else ``/var/lib/kdmatrix`` for root, else the XDG state directory."""
+    named = os.environ.get("KDMATRIX_HOME")
+    if named:
+        return Home(Path(named).expanduser().absolute())
+    if os.geteuid() == 0:
+        return Home(Path("/var/lib/kdmatrix"))
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Home(Path(state).expanduser() / "kdmatrix")
