@@ -1,0 +1,222 @@
+// A fault-injecting OpenCL loader, for the tests of the tests: it wraps the real libOpenCL.so.1 and lies as told.
+//
+// GT_FAKE_FAULT names the fault (none when unset), GT_FAKE_REAL the library that is wrapped. The runner recognises it
+// by the symbol gt_fake_library and reports every device as kind "fake". It never belongs in a guest image.
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "../host/cl_abi.h"
+
+using namespace cl;
+
+extern "C" {
+extern const int gt_fake_library;
+const int gt_fake_library = 1;
+}
+
+namespace {
+
+const char *const kFaults[] = {
+    // data that arrives wrong
+    "bitflip", "displaced", "swapped", "nan", "stale_read", "lost_write",
+    // launches that do something else
+    "lost_launch", "lost_some", "short", "last_item", "overrun", "launch_error", "build_error",
+    // clocks that lie
+    "timer_zero", "timer_1ns", "timer_fast", "timer_slow",
+    // processes that do not come to their end
+    "hang", "crash", "hang_at_init", "crash_at_init",
+    // devices that are not there, or not the same twice
+    "no_platform", "no_device", "vanishing_device", "renamed_device",
+};
+
+const std::string &fault() {
+    static const std::string chosen = [] {
+        const char *name = std::getenv("GT_FAKE_FAULT");
+        const std::string wanted = name ? name : "";
+        const bool known = std::find(std::begin(kFaults), std::end(kFaults), wanted) != std::end(kFaults);
+        if (!wanted.empty() && !known) {
+            std::fprintf(stderr, "fake_opencl: unknown fault %s\n", wanted.c_str());
+            std::abort();
+        }
+        return wanted;
+    }();
+    return chosen;
+}
+
+bool is(const char *name) { return fault() == name; }
+
+void *real(const char *symbol) {
+    static void *const library = [] {
+        const char *name = std::getenv("GT_FAKE_REAL");
+        void *handle = ::dlopen(name ? name : "libOpenCL.so.1", RTLD_NOW | RTLD_LOCAL);
+        if (!handle) {
+            std::fprintf(stderr, "fake_opencl: %s\n", ::dlerror());
+            std::abort();
+        }
+        return handle;
+    }();
+    return ::dlsym(library, symbol);
+}
+
+#define GT_REAL(name, result, parameters)                                                  \
+    result(*real_##name) parameters = reinterpret_cast<result(*) parameters>(real(#name));
+
+[[noreturn]] void hang() {
+    while (true) ::pause();
+}
+
+[[noreturn]] void crash() {
+    std::signal(SIGSEGV, SIG_DFL);  // a runtime's own handler could turn the crash into something else
+    std::raise(SIGSEGV);
+    ::_exit(99);
+}
+
+// Two looks at the devices are two counting calls: the runner enumerates by asking for the count, then for the list.
+int looks = 0;
+int launches = 0;
+// The number of elements last set on each kernel: by convention it is argument 0 of every kernel.
+std::map<Object, Uint> elements;
+
+void corrupt(unsigned char *bytes, std::size_t size) {
+    const std::size_t words = size / 4;
+    auto *word = reinterpret_cast<Uint *>(bytes);
+    const std::size_t middle = words / 2;
+    if (is("bitflip")) word[middle] ^= 1u << 3;
+    if (is("swapped") && middle + 1 < words) std::swap(word[middle], word[middle + 1]);
+    if (is("nan")) std::fill(word, word + words, 0x7FC00000u);
+    if (is("displaced")) {
+        // By 2 MiB where the buffer is large enough, as a wrong huge-page mapping would.
+        const std::size_t by = words > (2u << 20) / 4 + 1 ? (2u << 20) / 4 : std::min<std::size_t>(64, words - 1);
+        std::rotate(word, word + by, word + words);
+    }
+}
+
+}  // namespace
+
+#define FORWARD(name, result, parameters, arguments)    \
+    extern "C" result name parameters {                 \
+        static GT_REAL(name, result, parameters)        \
+        return real_##name arguments;                   \
+    }
+
+FORWARD(clGetPlatformInfo, Int, (Object p, Uint w, std::size_t n, void *v, std::size_t *s), (p, w, n, v, s))
+FORWARD(clCreateContext, Object, (const std::intptr_t *p, Uint n, const Object *d, void *f, void *u, Int *e),
+        (p, n, d, f, u, e))
+FORWARD(clCreateCommandQueue, Object, (Object c, Object d, Ulong p, Int *e), (c, d, p, e))
+FORWARD(clCreateProgramWithSource, Object, (Object c, Uint n, const char **t, const std::size_t *l, Int *e),
+        (c, n, t, l, e))
+FORWARD(clGetProgramBuildInfo, Int, (Object p, Object d, Uint w, std::size_t n, void *v, std::size_t *s),
+        (p, d, w, n, v, s))
+FORWARD(clCreateKernel, Object, (Object p, const char *n, Int *e), (p, n, e))
+FORWARD(clCreateBuffer, Object, (Object c, Ulong f, std::size_t n, void *h, Int *e), (c, f, n, h, e))
+FORWARD(clReleaseMemObject, Int, (Object m), (m))
+FORWARD(clReleaseEvent, Int, (Object e), (e))
+FORWARD(clWaitForEvents, Int, (Uint n, const Object *e), (n, e))
+
+extern "C" Int clGetPlatformIDs(Uint n, Object *ids, Uint *count) {
+    static GT_REAL(clGetPlatformIDs, Int, (Uint, Object *, Uint *))
+    if (is("hang_at_init")) hang();
+    if (is("crash_at_init")) crash();
+    if (is("no_platform")) return kPlatformNotFoundKhr;
+    return real_clGetPlatformIDs(n, ids, count);
+}
+
+extern "C" Int clGetDeviceIDs(Object platform, Ulong type, Uint n, Object *ids, Uint *count) {
+    static GT_REAL(clGetDeviceIDs, Int, (Object, Ulong, Uint, Object *, Uint *))
+    if (ids == nullptr) ++looks;
+    if (is("no_device") || (is("vanishing_device") && looks > 1)) {
+        if (count) *count = 0;
+        return kDeviceNotFound;
+    }
+    return real_clGetDeviceIDs(platform, type, n, ids, count);
+}
+
+extern "C" Int clGetDeviceInfo(Object device, Uint what, std::size_t n, void *value, std::size_t *size) {
+    static GT_REAL(clGetDeviceInfo, Int, (Object, Uint, std::size_t, void *, std::size_t *))
+    const Int status = real_clGetDeviceInfo(device, what, n, value, size);
+    if (is("renamed_device") && looks > 1 && what == kDeviceName && value && n > 0) *static_cast<char *>(value) ^= 1;
+    return status;
+}
+
+extern "C" Int clBuildProgram(Object program, Uint n, const Object *devices, const char *options, void *f, void *u) {
+    static GT_REAL(clBuildProgram, Int, (Object, Uint, const Object *, const char *, void *, void *))
+    if (is("build_error")) return kBuildProgramFailure;
+    return real_clBuildProgram(program, n, devices, options, f, u);
+}
+
+extern "C" Int clSetKernelArg(Object kernel, Uint index, std::size_t size, const void *value) {
+    static GT_REAL(clSetKernelArg, Int, (Object, Uint, std::size_t, const void *))
+    if (index == 0 && size == sizeof(Uint)) {
+        Uint n = 0;
+        std::memcpy(&n, value, sizeof n);
+        elements[kernel] = n;
+        if (is("last_item")) --n;
+        if (is("overrun")) ++n;
+        return real_clSetKernelArg(kernel, index, sizeof n, &n);
+    }
+    return real_clSetKernelArg(kernel, index, size, value);
+}
+
+extern "C" Int clEnqueueWriteBuffer(Object queue, Object buffer, Uint blocking, std::size_t offset, std::size_t size,
+                                    const void *from, Uint waits, const Object *list, Object *event) {
+    static GT_REAL(clEnqueueWriteBuffer, Int,
+                   (Object, Object, Uint, std::size_t, std::size_t, const void *, Uint, const Object *, Object *))
+    static int writes = 0;
+    if (is("lost_write") && ++writes % 4 == 0) return kSuccess;
+    return real_clEnqueueWriteBuffer(queue, buffer, blocking, offset, size, from, waits, list, event);
+}
+
+extern "C" Int clEnqueueReadBuffer(Object queue, Object buffer, Uint blocking, std::size_t offset, std::size_t size,
+                                   void *into, Uint waits, const Object *list, Object *event) {
+    static GT_REAL(clEnqueueReadBuffer, Int,
+                   (Object, Object, Uint, std::size_t, std::size_t, void *, Uint, const Object *, Object *))
+    if (is("stale_read")) return kSuccess;
+    const Int status = real_clEnqueueReadBuffer(queue, buffer, blocking, offset, size, into, waits, list, event);
+    corrupt(static_cast<unsigned char *>(into), size);
+    return status;
+}
+
+extern "C" Int clEnqueueNDRangeKernel(Object queue, Object kernel, Uint dims, const std::size_t *first,
+                                      const std::size_t *global, const std::size_t *local, Uint waits,
+                                      const Object *list, Object *event) {
+    static GT_REAL(clEnqueueNDRangeKernel, Int,
+                   (Object, Object, Uint, const std::size_t *, const std::size_t *, const std::size_t *, Uint,
+                    const Object *, Object *))
+    static GT_REAL(clEnqueueMarkerWithWaitList, Int, (Object, Uint, const Object *, Object *))
+    ++launches;
+    if (is("hang")) hang();
+    if (is("crash")) crash();
+    if (is("launch_error")) return kOutOfResources;
+    if (is("lost_launch") || (is("lost_some") && launches % 7 == 0)) {
+        return real_clEnqueueMarkerWithWaitList(queue, waits, list, event);
+    }
+    std::size_t items = global[0];
+    if (is("short") && items > local[0]) items -= local[0];
+    // One item more than there are elements must exist for an overrun to happen.
+    if (is("overrun") && elements[kernel] == items) items += local[0];
+    return real_clEnqueueNDRangeKernel(queue, kernel, dims, first, &items, local, waits, list, event);
+}
+
+extern "C" Int clGetEventProfilingInfo(Object event, Uint what, std::size_t n, void *value, std::size_t *size) {
+    static GT_REAL(clGetEventProfilingInfo, Int, (Object, Uint, std::size_t, void *, std::size_t *))
+    const Int status = real_clGetEventProfilingInfo(event, what, n, value, size);
+    if (what != kProfilingEnd || fault().compare(0, 6, "timer_") != 0) return status;
+    Ulong start = 0, end = 0;
+    real_clGetEventProfilingInfo(event, kProfilingStart, sizeof start, &start, nullptr);
+    std::memcpy(&end, value, sizeof end);
+    if (is("timer_zero")) end = start;
+    if (is("timer_1ns")) end = start + 1;
+    if (is("timer_fast")) end = start + (end - start) / 3;
+    if (is("timer_slow")) end = start + (end - start) * 2;
+    std::memcpy(value, &end, sizeof end);
+    return status;
+}

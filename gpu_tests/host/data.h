@@ -1,0 +1,105 @@
+// The data and the oracle that tests share: every word is a hash of its index, so no two places look alike.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "gt_api.h"
+
+namespace gt {
+
+/// A mixing of 32 bits in which every input bit reaches every output bit (multiply-xorshift).
+inline std::uint32_t mix(std::uint32_t x) {
+    x ^= x >> 16;
+    x *= 0x7FEB352Du;
+    x ^= x >> 15;
+    x *= 0x846CA68Bu;
+    x ^= x >> 16;
+    return x;
+}
+
+/// The lattice number of place `i` in stream `salt`: a multiple of 2^-21 in [0, 0.5).
+///
+/// Sums of two, and b + c/2, b + c/4, b + c/8 of two, need at most 24 bits: fp32 holds them exactly, fused or not,
+/// so the oracle may ask for equal bits whatever the compiler did.
+inline float lattice(std::uint32_t salt, std::uint32_t i) {
+    return static_cast<float>(mix(i ^ mix(salt)) >> 12) * (1.0f / 2097152.0f);
+}
+
+inline std::uint32_t bits(float value) {
+    std::uint32_t out;
+    std::memcpy(&out, &value, sizeof out);
+    return out;
+}
+
+constexpr std::size_t kCanaryWords = 1024;  // 4 KiB
+
+/// Words that nothing may touch, and words that must all be overwritten (quiet NaNs, so that use of them spreads).
+inline std::uint32_t canary(std::uint32_t i) { return mix(i ^ 0xC0FFEE11u); }
+inline std::uint32_t poison(std::uint32_t i) { return 0x7FC00000u | (mix(i ^ 0x5EEDF00Du) >> 10); }
+
+/// A device array of 32-bit words with canaries on both sides of its payload.
+class Guarded {
+  public:
+    /// `offset` words of canary more than 4 KiB come before the payload, so that it begins at an odd place.
+    Guarded(Backend &backend, std::size_t words, std::size_t offset)
+        : backend_(backend),
+          first_(kCanaryWords + offset),
+          words_(words),
+          host_(first_ + words + kCanaryWords),
+          device_(backend.alloc(host_.size() * 4)) {}
+    ~Guarded() { backend_.free(device_); }
+    Guarded(const Guarded &) = delete;
+    Guarded &operator=(const Guarded &) = delete;
+
+    Handle buffer() const { return device_; }
+    std::uint32_t first() const { return static_cast<std::uint32_t>(first_); }
+    std::size_t words() const { return words_; }
+
+    /// Fill the payload with poison, lay the canaries, and send all of it.
+    void poison_all() {
+        fill([](std::uint32_t i) { return poison(i); });
+    }
+
+    /// Fill the payload with `word(i)`, lay the canaries, and send all of it.
+    template <class F>
+    void fill(F word) {
+        for (std::size_t i = 0; i < host_.size(); ++i) {
+            const bool inside = i >= first_ && i < first_ + words_;
+            host_[i] = inside ? word(static_cast<std::uint32_t>(i - first_)) : canary(static_cast<std::uint32_t>(i));
+        }
+        backend_.write(device_, host_.data(), host_.size() * 4);
+    }
+
+    struct Bad {
+        std::uint64_t payload = 0, canaries = 0, first = 0;
+    };
+
+    /// Fetch everything and compare it with `word(i)` and with the canaries, bit by bit.
+    template <class F>
+    Bad verify(F word) {
+        // A read that never happens must not find the right answer lying here.
+        std::memset(host_.data(), 0xA5, host_.size() * 4);
+        backend_.read(device_, host_.data(), host_.size() * 4);
+        Bad bad;
+        for (std::size_t i = 0; i < host_.size(); ++i) {
+            const bool inside = i >= first_ && i < first_ + words_;
+            if (!inside) {
+                bad.canaries += host_[i] != canary(static_cast<std::uint32_t>(i));
+            } else if (host_[i] != word(static_cast<std::uint32_t>(i - first_))) {
+                if (bad.payload++ == 0) bad.first = i - first_;
+            }
+        }
+        return bad;
+    }
+
+  private:
+    Backend &backend_;
+    std::size_t first_, words_;
+    std::vector<std::uint32_t> host_;
+    Handle device_;
+};
+
+}  // namespace gt

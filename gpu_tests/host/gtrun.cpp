@@ -1,0 +1,153 @@
+// gtrun: runs one compute test in this process and says on stdout, record by record, what it saw.
+//
+//   gtrun run TEST [--backend NAME] [--library PATH] [--device INDEX|BDF] [--kernels DIR]
+//                  [--budget SECONDS] [--deadline SECONDS]
+//   gtrun list
+//
+// Exit status: 0 pass, 1 fail, 2 error in the test itself, 3 implausible, 77 skip, 124 own deadline passed.
+#include <unistd.h>
+
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "test.h"
+
+#ifndef GT_BUILD
+#define GT_BUILD "unknown"
+#endif
+
+namespace {
+
+using namespace gt;
+
+enum Exit { kPass = 0, kFail = 1, kError = 2, kImplausible = 3, kSkip = 77 };
+
+struct Verdict {
+    Exit code;
+    const char *status;
+    std::string reason;
+};
+
+double seconds(const std::string &text, const std::string &option) {
+    char *end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    if (text.empty() || *end != '\0' || !(value > 0.0) || value > 1e6) {
+        throw OwnError(option + " wants a number of seconds, not '" + text + "'");
+    }
+    return value;
+}
+
+std::string default_kernels() {
+    char path[PATH_MAX];
+    const ssize_t n = ::readlink("/proc/self/exe", path, sizeof path - 1);
+    std::string own(path, n > 0 ? static_cast<std::size_t>(n) : 0);
+    const std::size_t bin = own.rfind('/');
+    const std::size_t root = bin == std::string::npos || bin == 0 ? bin : own.rfind('/', bin - 1);
+    return root == std::string::npos ? "kernels" : own.substr(0, root) + "/kernels";
+}
+
+Options parse(int argc, char **argv) {
+    Options options;
+    options.kernels = default_kernels();
+    if (const char *library = std::getenv("GT_LIBRARY")) options.library = library;
+    if (argc < 3 || std::strcmp(argv[1], "run") != 0) throw OwnError("usage: gtrun run TEST [options], or gtrun list");
+    options.test = argv[2];
+    for (int i = 3; i < argc; i += 2) {
+        const std::string option = argv[i];
+        if (i + 1 >= argc) throw OwnError(option + " wants a value");
+        const std::string value = argv[i + 1];
+        if (option == "--backend") options.backend = value;
+        else if (option == "--library") options.library = value;
+        else if (option == "--device") options.device = value;
+        else if (option == "--kernels") options.kernels = value;
+        else if (option == "--budget") options.budget = seconds(value, option);
+        else if (option == "--deadline") options.deadline = seconds(value, option);
+        else throw OwnError("unknown option " + option);
+    }
+    return options;
+}
+
+template <class Entry>
+const Entry &find(const std::vector<Entry> &entries, const std::string &name, const char *what) {
+    for (const Entry &entry : entries) {
+        if (name == entry.name) return entry;
+    }
+    throw OwnError(std::string("there is no ") + what + " '" + name + "' in this runner");
+}
+
+Verdict execute(const Options &options, Writer &writer, std::string &kind) {
+    try {
+        const TestEntry &test = find(tests(), options.test, "test");
+        const std::unique_ptr<Backend> backend = find(backends(), options.backend, "backend").make();
+        Context context(*backend, writer, options);
+        try {
+            writer.phase("load");
+            backend->load(options.library);
+            test.body(context);
+        } catch (...) {
+            kind = context.kind();
+            throw;
+        }
+        kind = context.kind();
+        if (!context.first_failure().empty()) return {kFail, "fail", context.first_failure()};
+        // A test that looked at nothing has not passed.
+        if (context.checks() == 0) return {kError, "error", "the test made no check"};
+        return {kPass, "pass", ""};
+    } catch (const Unavailable &e) {
+        return {kSkip, "skip", e.what()};
+    } catch (const Implausible &e) {
+        return {kImplausible, "implausible", e.what()};
+    } catch (const ApiFailure &e) {
+        return {kFail, "fail", e.what()};
+    } catch (const std::exception &e) {
+        return {kError, "error", e.what()};
+    }
+}
+
+int run(const Options &options) {
+    Writer writer;
+    const double started = monotonic_seconds();
+    Record hello("hello");
+    hello.integer("schema", kWireSchema)
+        .text("build", GT_BUILD)
+        .text("test", options.test)
+        .text("backend", options.backend)
+        .integer("pid", static_cast<std::uint64_t>(::getpid()))
+        .number("budget", options.budget);
+    writer.write(hello);
+    writer.start_heartbeat(options.deadline);
+    std::string kind = "none";
+    const Verdict verdict = execute(options, writer, kind);
+    writer.stop_heartbeat();
+    Record result("result");
+    result.text("status", verdict.status)
+        .text("kind", kind)
+        .text("reason", verdict.reason.substr(0, 2000))
+        .text("code_form", "source")
+        .number("secs", monotonic_seconds() - started);
+    writer.write(result);
+    return verdict.code;
+}
+
+int list() {
+    for (const TestEntry &test : tests()) std::printf("test %s\n", test.name);
+    for (const BackendEntry &backend : backends()) std::printf("backend %s\n", backend.name);
+    return kPass;
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    if (argc == 2 && std::strcmp(argv[1], "list") == 0) return list();
+    Options options;
+    try {
+        options = parse(argc, argv);
+    } catch (const std::exception &e) {
+        std::fprintf(stderr, "gtrun: %s\n", e.what());
+        return kError;
+    }
+    return run(options);
+}

@@ -1,0 +1,292 @@
+"""The ladder of one cell: the only place where images, machines and compute tests meet."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import rungs
+from harness.errors import InfraError, KdmatrixError, UserError
+from harness.images.buildah import BuildFailed
+from harness.images.builder import Image, Images
+from harness.images.recipe import Recipes, StackRecipe
+from harness.journal import Journal
+from harness.kernels.source import KernelUnavailable
+from harness.machines.domain import Accelerator
+from harness.machines.guest import Guest, GuestLost
+from harness.machines.hypervisor import Hypervisor
+from harness.machines.kmsg import READ_KMSG, parse_kmsg
+from harness.machines.ssh import KeyPair
+from harness.machines.vm import BootFailure, BootRequest, VirtualMachine, boot
+from harness.model.cell import Cell
+from harness.model.outcome import DECIDING, Outcome
+from harness.model.records import Attempt, Evidence, StageResult, TestResult, decide
+from harness.model.stage import LADDER, Stage
+from harness.model.taint import letters
+from harness.rungs import Rung
+from harness.store.evidence import EvidenceStore
+from harness.suites.manifest import TestSpec, pick_tests
+
+EMULATION_FACTOR = 4.0
+"""How much longer everything in a guest may take without hardware acceleration."""
+_QUIET = 8.0
+"""Seconds of silence on the console of a booting guest before its CPUs are looked at."""
+
+
+@dataclass(slots=True)
+class Workshop:
+    """What a host needs to execute cells; shared by all cells of a run on it."""
+
+    run_id: str
+    images: Images
+    recipes: Recipes
+    hypervisor: Hypervisor
+    journal: Journal
+    evidence: EvidenceStore
+    tests: Mapping[str, TestSpec]
+    accelerator: Accelerator
+    work: Path
+    memory: int = 1 << 30
+    vcpus: int = 1
+    host_facts: Mapping[str, str] = field(default_factory=dict)
+    client_key: KeyPair = field(default_factory=lambda: KeyPair.generate("kdmatrix-run"))
+    on_rung: Callable[[str, int, Stage], None] = lambda _cell, _number, _stage: None
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when the run is to end: cells stop at their next rung and leave no result."""
+
+    @property
+    def scale(self) -> float:
+        """Factor on every time-out inside a guest."""
+        return EMULATION_FACTOR if self.accelerator == "qemu" else 1.0
+
+
+class Stopped(KdmatrixError):
+    """The run was interrupted; the cell has no result and will be executed again on resume."""
+
+
+def execute(cell: Cell, number: int, shop: Workshop) -> Attempt:
+    """Climb the ladder once and return what was seen. Raises nothing but :class:`Stopped`."""
+    return _Ladder(cell, number, shop).climb()
+
+
+class _Ladder:
+    def __init__(self, cell: Cell, number: int, shop: Workshop) -> None:
+        self.cell = cell
+        self.number = number
+        self.shop = shop
+        self.started = datetime.now(UTC)
+        self.deadline = time.monotonic() + cell.timeouts.cell * shop.scale
+        self.stages: list[StageResult] = []
+        self.tests: list[TestResult] = []
+        self.facts: dict[str, str] = dict(shop.host_facts)
+        self.facts["accelerator"] = "KVM" if shop.accelerator == "kvm" else "emulation (TCG)"
+        self.image: Image | None = None
+
+    def climb(self) -> Attempt:
+        try:
+            stack = self.shop.recipes.stack(self.cell.guest, self.cell.stack)
+        except UserError as error:
+            self._note(Stage.IMAGE, Rung(Outcome.MISS, str(error)), 0.0)
+            return self._attempt()
+        self._rung(Stage.IMAGE, self._image)
+        if self._alive:
+            self._rung(Stage.BUILD, lambda: self._build(stack))
+        if self._alive and self.image is not None:
+            self._in_guest(stack, self.image)
+        return self._attempt()
+
+    @property
+    def _alive(self) -> bool:
+        return not any(result.outcome in DECIDING for result in self.stages)
+
+    def _image(self) -> Rung:
+        cell, shop = self.cell, self.shop
+        self.image = shop.images.prepare(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.image)
+        identity = self.image.kernel.identity
+        self.facts |= {
+            "kernel.release": identity.release,
+            "kernel.version": identity.version,
+            "kernel.source": identity.source,
+            "kernel.digest": identity.digest,
+            "kernel.series": cell.kernel.series.value,
+            "image.made": ", ".join(self.image.made) or "nothing: all parts were cached",
+        }
+        for name, sha256 in identity.parts:
+            self.facts[f"kernel.part.{name}"] = sha256
+        rung = Rung(Outcome.PASS)
+        if self.image.kernel.config.is_file():
+            rung.files["kernel.config"] = self.image.kernel.config.read_bytes()
+        return rung
+
+    def _build(self, stack: StackRecipe) -> Rung:
+        if stack.build is None:
+            return Rung(Outcome.SKIP, "the stack builds no module")
+        return Rung(Outcome.SKIP, f"module builds by {stack.build.method} are not available in this version")
+
+    def _in_guest(self, stack: StackRecipe, image: Image) -> None:
+        cell, shop = self.cell, self.shop
+        recipe = shop.recipes.guest(cell.guest)
+        blacklist = f"modprobe.blacklist={','.join(stack.blacklist)}" if stack.blacklist else ""
+        request = BootRequest(
+            cell_id=cell.id,
+            run_id=shop.run_id,
+            image=image,
+            boot_dir=shop.recipes.boot_dir,
+            accelerator=shop.accelerator,
+            init=stack.init or recipe.init,
+            memory=shop.memory,
+            vcpus=shop.vcpus,
+            cmdline=" ".join(word for word in (blacklist, stack.cmdline, cell.kernel.cmdline) if word),
+            work=shop.work,
+        )
+        with contextlib.ExitStack() as keeper:
+            machine: list[VirtualMachine] = []
+
+            def start() -> Rung:
+                machine.append(keeper.enter_context(boot(shop.hypervisor, request, shop.journal, shop.client_key)))
+                return self._boot(machine[0])
+
+            self._rung(Stage.BOOT, start)
+            if self._alive:
+                self._climb_in(Guest(machine[0]), stack, recipe.packages)
+            if machine:
+                self._close(machine[0])
+
+    def _boot(self, machine: VirtualMachine) -> Rung:
+        deadline = min(self.deadline, time.monotonic() + self.cell.timeouts.boot * self.shop.scale)
+        quiet = _QUIET if self.shop.accelerator == "kvm" else _QUIET * 2
+        machine.wait_for_ssh(deadline, quiet)
+        guest = Guest(machine)
+        seen = guest.must(["uname", "-r"], timeout=30 * self.shop.scale).strip()
+        rung = Rung(Outcome.PASS, facts={"uname_release": seen})
+        rung.files["domain.xml"] = machine.domain.xml().encode()
+        expected = self.facts["kernel.release"]
+        if seen != expected:
+            rung.outcome = Outcome.MISS
+            rung.reason = f"the guest runs {seen}, not {expected}: nothing is known about the cell's kernel"
+            return rung
+        rung.files["dmesg-boot.txt"] = _log_text(guest)
+        rung.facts |= {
+            "boot.seconds_to_ssh": f"{machine.seconds_to_ssh:.2f}",
+            "kernel.cmdline": guest.must(["cat", "/proc/cmdline"], timeout=30).strip(),
+            "kernel.build": guest.must(["cat", "/proc/version"], timeout=30).strip(),
+            "taint.boot": letters(guest.taint()),
+        }
+        return rung
+
+    def _climb_in(self, guest: Guest, stack: StackRecipe, packages: tuple[str, ...]) -> None:
+        cell, scale = self.cell, self.shop.scale
+        tests = pick_tests(self.shop.tests, cell.tests) if cell.tests else list(self.shop.tests.values())
+        limit = cell.timeouts.test * scale
+        self._rung(Stage.LOAD, lambda: self._load(guest, stack, packages, limit))
+        for stage in (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT):
+            if self._alive:
+                self._rung(stage, lambda stage=stage: self._compute(guest, stack, tests, stage, limit))  # type: ignore[misc]
+        if self._alive:
+            self._rung(Stage.UNLOAD, lambda: self._unload(guest, stack, limit))
+
+    def _load(self, guest: Guest, stack: StackRecipe, packages: tuple[str, ...], limit: float) -> Rung:
+        rung = rungs.load(guest, stack, limit, self.shop.scale)
+        if packages:
+            rung.files["packages.txt"] = guest.must(packages, timeout=60 * self.shop.scale).encode()
+        return rung
+
+    def _compute(self, guest: Guest, stack: StackRecipe, tests: list[TestSpec], stage: Stage, limit: float) -> Rung:
+        steps = [step for step in stack.verify if step.stage is stage]
+        checked = rungs.run_steps(guest, steps, stage, self.shop.scale)
+        if any(result.outcome in DECIDING for result in checked):
+            return rungs.from_tests(checked, "")
+        rung = rungs.compute(guest, stack, tests, stage, limit, self.shop.scale)
+        rung.tests = [*checked, *rung.tests]
+        return rung
+
+    def _unload(self, guest: Guest, stack: StackRecipe, limit: float) -> Rung:
+        loaded = [
+            result.name.removeprefix("load ")
+            for result in self.tests
+            if result.stage is Stage.LOAD and result.outcome is Outcome.PASS and not result.details.get("builtin")
+        ]
+        rung = rungs.unload(guest, stack, loaded, limit)
+        rung.files["dmesg.txt"] = _log_text(guest)
+        rung.facts["taint.end"] = letters(guest.taint())
+        return rung
+
+    def _close(self, machine: VirtualMachine) -> None:
+        """Add the console to the last rung that the guest took part in; it is whole only once the VM has ended."""
+        self.shop.hypervisor.destroy(machine.domain.uuid)
+        machine.ending.stopped.wait(10.0)
+        console = self.shop.evidence.put(
+            machine.console.content(), "console.log", "text/plain", truncated=machine.console.truncated
+        )
+        boot_rung = next(index for index, result in enumerate(self.stages) if result.stage is Stage.BOOT)
+        self.stages[boot_rung] = _with_evidence(self.stages[boot_rung], console)
+
+    def _rung(self, stage: Stage, act: Callable[[], Rung]) -> None:
+        if self.shop.stop.is_set():
+            raise Stopped(f"{self.cell.id}: interrupted before {stage}")
+        self.shop.on_rung(self.cell.id, self.number, stage)
+        started = time.monotonic()
+        try:
+            rung = act()
+        except Stopped:
+            raise
+        except KernelUnavailable as error:
+            rung = Rung(Outcome.MISS, str(error))
+        except BuildFailed as error:
+            rung = Rung(Outcome.MISS, str(error), files={"build.log": error.log.encode()})
+        except (BootFailure, GuestLost) as error:
+            rung = Rung(error.outcome, error.reason)
+        except (InfraError, UserError) as error:
+            rung = Rung(Outcome.MISS, str(error))
+        except Exception as error:  # a defect of ours must not look like a finding, nor take the other cells down
+            rung = Rung(Outcome.MISS, f"defect in kdmatrix: {type(error).__name__}: {error}")
+            rung.files["traceback.txt"] = traceback.format_exc().encode()
+        if self.shop.stop.is_set() and rung.outcome in DECIDING:
+            raise Stopped(f"{self.cell.id}: interrupted in {stage}")
+        if rung.outcome not in DECIDING and time.monotonic() > self.deadline:
+            rung.outcome = Outcome.MISS
+            rung.reason = f"the cell took longer than its {self.cell.timeouts.cell * self.shop.scale:.0f} s"
+        self._note(stage, rung, time.monotonic() - started)
+
+    def _note(self, stage: Stage, rung: Rung, seconds: float) -> None:
+        files = tuple(self.shop.evidence.put(content, name) for name, content in rung.files.items() if content)
+        self.tests += rung.tests
+        self.facts |= rung.facts
+        self.stages.append(StageResult(stage, rung.outcome, seconds, rung.reason, files))
+
+    def _attempt(self) -> Attempt:
+        outcome, rung, reason = decide(self.stages)
+        reached = {result.stage for result in self.stages}
+        blocked = tuple(
+            StageResult(stage, Outcome.SKIP, 0.0, f"blocked: {rung} was {outcome}")
+            for stage in LADDER
+            if stage not in reached
+        )
+        return Attempt(
+            run_id=self.shop.run_id,
+            cell_id=self.cell.id,
+            number=self.number,
+            started=self.started.isoformat(timespec="milliseconds"),
+            finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            outcome=outcome,
+            rung=rung,
+            reason=reason,
+            stages=(*self.stages, *blocked),
+            tests=tuple(self.tests),
+            facts=self.facts,
+        )
+
+
+def _log_text(guest: Guest) -> bytes:
+    done = guest.run(READ_KMSG, timeout=60, limit=16 << 20)
+    return "".join(f"{message.line()}\n" for message in parse_kmsg(done.stdout)).encode()
+
+
+def _with_evidence(result: StageResult, *more: Evidence) -> StageResult:
+    return StageResult(result.stage, result.outcome, result.seconds, result.reason, (*result.evidence, *more))

@@ -1,0 +1,1 @@
+"""Hands cells to hosts: in this process by default, behind one narrow seam."""

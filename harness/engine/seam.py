@@ -1,0 +1,124 @@
+"""The one seam between deciding what to run and running it: submit a cell to a device, get a future.
+
+Dask ``distributed`` is behind it, in this process by default. What it forgets when it dies is no loss: the plan is in
+our own store, finished work is gathered at once, and no more cells are handed over than can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from harness.model.cell import Cell
+from harness.model.records import Attempt
+
+Work = Callable[[Cell, int], Attempt]
+"""Executes (cell, attempt number) where it runs."""
+
+
+class Engine(Protocol):
+    """Runs cells at the same time, as many as it has slots."""
+
+    @property
+    def slots(self) -> int:
+        """How many cells run at a time."""
+        ...
+
+    def submit(self, cell: Cell, number: int) -> Future[Attempt]:
+        """Hand one attempt over."""
+        ...
+
+
+_WORKSHOPS: dict[str, Work] = {}
+"""What executes the cells of a run in this process, by the run's name. A task carries the name, never the workshop:
+connections and locks do not travel."""
+
+
+def offer(name: str, work: Work) -> None:
+    """Make this process execute the cells submitted under ``name``."""
+    _WORKSHOPS[name] = work
+
+
+def withdraw(name: str) -> None:
+    """Undo :func:`offer`."""
+    _WORKSHOPS.pop(name, None)
+
+
+def _execute(name: str, cell: Cell, number: int) -> Attempt:
+    return _WORKSHOPS[name](cell, number)
+
+
+class DaskEngine:
+    """An engine over a Dask client; each running cell holds one unit of the resource named after its device."""
+
+    def __init__(self, client: Any, name: str, slots: int) -> None:
+        self._client = client
+        self._name = name
+        self.slots = slots
+
+    def submit(self, cell: Cell, number: int) -> Future[Attempt]:
+        """See :meth:`Engine.submit`. ``retries`` stay 0: every attempt is planned and recorded by us."""
+        resource = f"vm:{cell.device}"
+        remote = self._client.submit(
+            _execute,
+            self._name,
+            cell,
+            number,
+            pure=False,
+            retries=0,
+            resources={resource: 1},
+            key=f"{self._name}/{cell.id}#{number}",
+        )
+        local: Future[Attempt] = Future()
+        local.set_running_or_notify_cancel()
+
+        def finish(done: Any) -> None:
+            # Gather and release at once: a result that stays in a worker's memory is lost with it.
+            try:
+                local.set_result(done.result())
+            except BaseException as error:
+                local.set_exception(error)
+            finally:
+                done.release()
+
+        remote.add_done_callback(finish)
+        return local
+
+
+@contextmanager
+def local_engine(name: str, work: Work, slots: int, devices: Sequence[str] = ("none",)) -> Iterator[DaskEngine]:
+    """An engine in this process: one worker with a thread per slot, no server, no port."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    resources = {f"vm:{device}": (slots if device == "none" else 1) for device in devices}
+    quiet = {
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.admin.log-format": "%(message)s",
+        "distributed.logging.distributed": "critical",
+        # A cell holds a thread for minutes; nothing is to be concluded from a busy event loop.
+        "distributed.admin.tick.limit": "1h",
+        "distributed.worker.profile.enabled": False,
+        "distributed.diagnostics.nvml": False,
+    }
+    with (
+        dask.config.set(quiet),
+        LocalCluster(  # type: ignore[no-untyped-call]
+            processes=False,
+            protocol="inproc",
+            n_workers=1,
+            threads_per_worker=max(1, slots),
+            resources=resources,
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
+    ):
+        offer(name, work)
+        try:
+            yield DaskEngine(client, name, slots)
+        finally:
+            withdraw(name)

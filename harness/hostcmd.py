@@ -1,0 +1,57 @@
+"""Runs a host program: argument vector, deadline, and errors of ours instead of Python's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import InfraError
+
+_SBIN = ("/usr/sbin", "/sbin")
+_SETPRIV = shutil.which("setpriv")
+
+
+def run(
+    argv: Sequence[str | Path], *, timeout: float, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run ``argv`` in the C locale with ``env`` added, and return it whatever its exit status.
+
+    Raises:
+        InfraError: the program is not installed, or it ran longer than ``timeout`` seconds (it is killed then).
+    """
+    words = [str(word) for word in argv]
+    # depmod lives in sbin, which a user's PATH lacks on Debian.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SBIN])
+    environment = {**os.environ, "LC_ALL": "C", "PATH": path, **(env or {})}
+    if shutil.which(words[0], path=path) is None:
+        raise InfraError(f"{words[0]} is not installed on this host")
+    if _SETPRIV:
+        # Whatever kills this process, its children go with it: none is left to be found.
+        words = [_SETPRIV, "--pdeathsig", "KILL", *words]
+    try:
+        return subprocess.run(
+            words, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout, env=environment, cwd=cwd, check=False
+        )
+    except FileNotFoundError as error:
+        raise InfraError(f"{words[0]} is not installed on this host ({error.strerror})") from error
+    except subprocess.TimeoutExpired as error:
+        raise InfraError(f"{words[0]} did not finish within {timeout:.0f} s: {' '.join(words[:4])}") from error
+
+
+def must(
+    argv: Sequence[str | Path], *, timeout: float, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> bytes:
+    """Run ``argv`` and return its standard output.
+
+    Raises:
+        InfraError: as :func:`run`, or the program returned non-zero; its last line of error output is quoted.
+    """
+    done = run(argv, timeout=timeout, env=env, cwd=cwd)
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no error output")
+        raise InfraError(f"{argv[0]} returned {done.returncode}: {last[:300]}")
+    return done.stdout

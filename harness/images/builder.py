@@ -1,0 +1,337 @@
+"""Makes what a cell boots from, each part once however many cells share it.
+
+The parts and what they depend on::
+
+    base ─► stack user space ────────► root.erofs ┐
+    kernel package or tree ─► kernel ► kernel.erofs ├─► stacked read-only by the initramfs, tmpfs on top
+    compute tests ───────────► tests ► tests.erofs ┘
+    kernel ─► initramfs, vmlinux
+
+Every part has a key made of its inputs. A part that exists under its key is never made again; two processes that want
+the same part wait for one another; a failure is remembered for the life of this object, so that a dead mirror is asked
+once and not once per cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from harness.errors import InfraError, KdmatrixError, UserError
+from harness.hostcmd import must
+from harness.images.buildah import Buildah
+from harness.images.initramfs import build_initramfs
+from harness.images.recipe import GuestRecipe, Recipes
+from harness.kernels.archive import Archive
+from harness.kernels.source import KernelFiles, KernelSource
+from harness.kernels.vmlinux import extract_vmlinux
+from harness.model.cell import KernelIdentity, KernelSpec
+from harness.placing import placed_once
+
+T = TypeVar("T")
+
+_MKFS = ["mkfs.erofs", "--quiet", "-Enoinline_data", "-U", "00000000-0000-0000-0000-000000000000"]
+_FORMAT = "1"
+"""Goes into every key: raise it when the way in which parts are made changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A read-only EROFS file that is attached as a disk."""
+
+    serial: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BootKernel:
+    """A kernel ready to be booted."""
+
+    identity: KernelIdentity
+    vmlinuz: Path
+    vmlinux: Path | None
+    """The same kernel without its decompressor, for QEMU's PVH entry; None where it has none."""
+    initramfs: Path
+    config: Path
+    modules: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """All that a cell boots from."""
+
+    kernel: BootKernel
+    layers: tuple[Layer, ...]
+    """Topmost first."""
+    made: tuple[str, ...] = ()
+    """The parts that were not in the cache."""
+
+
+@dataclass(slots=True)
+class Images:
+    """The cache of guest images of one host."""
+
+    cache: Path
+    recipes: Recipes
+    archive: Callable[[], Archive]
+    """Called when a Debian index is first needed."""
+    kernel_source: Callable[[KernelSpec, bool], KernelSource]
+    """(spec, whether headers are needed) → where that kernel comes from."""
+    tests: Callable[[], Path]
+    """The directory of built compute tests, made when first called."""
+    on_part: Callable[[str], None] = lambda _part: None
+    """Told of every part that is begun."""
+    _memory: dict[str, object] = field(default_factory=dict)
+    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def buildah(self) -> Buildah:
+        """The OCI image storage below the cache."""
+        return Buildah(self.cache / "oci")
+
+    def prepare(self, guest: str, stack: str, kernel: KernelSpec, *, timeout: float) -> Image:
+        """Return everything that a cell boots from; make what is missing.
+
+        Raises:
+            KernelUnavailable: the kernel's source lacks it.
+            InfraError: a mirror, a tool or the disk failed.
+            BuildFailed: a Containerfile did not build.
+        """
+        made: list[str] = []
+        boot = self.boot_kernel(kernel, made)
+        layers = (
+            Layer("tests", self.tests_layer(made)),
+            Layer("kernel", self.kernel_layer(boot, made)),
+            Layer("root", self.root_layer(guest, stack, timeout, made)),
+        )
+        return Image(boot, layers, tuple(made))
+
+    def identity(self, kernel: KernelSpec) -> KernelIdentity:
+        """Resolve a kernel to its exact release, without fetching it."""
+        return self._once(f"identity {kernel}", lambda: self.kernel_source(kernel, False).resolve())
+
+    def boot_kernel(self, kernel: KernelSpec, made: list[str] | None = None) -> BootKernel:
+        """Fetch a kernel and make its initramfs."""
+
+        def make() -> BootKernel:
+            identity = self.identity(kernel)
+            self._begin(f"kernel {identity.release}", (self.cache / "kernels" / identity.digest).is_dir(), made)
+            files = self.kernel_source(kernel, False).fetch(self.cache / "kernels")
+            return self._boot_files(identity, files)
+
+        return self._once(f"boot {kernel.source}", make)
+
+    def kernel_layer(self, boot: BootKernel, made: list[str] | None = None) -> Path:
+        """The modules of a kernel as a read-only file."""
+        key = _key("kernel", boot.identity.digest, self._text("_boot/Containerfile.kernel"))
+
+        def build(reference: str) -> None:
+            with tempfile.TemporaryDirectory(prefix="kernel-", dir=self._scratch()) as context:
+                target = Path(context) / "modules" / boot.identity.release
+                target.parent.mkdir()
+                shutil.copytree(boot.modules, target, symlinks=True, copy_function=_hard_link)
+                containerfile = self.recipes.boot_dir / "Containerfile.kernel"
+                self.buildah.build(reference, containerfile, Path(context), timeout=900)
+
+        return self._erofs("kernel", key, boot.identity.release, build, made)
+
+    def tests_layer(self, made: list[str] | None = None) -> Path:
+        """The compute tests as a read-only file."""
+
+        def make() -> Path:
+            folder = self.tests()
+            key = _key("tests", _digest_of_tree(folder), self._text("_boot/Containerfile.tests"))
+
+            def build(reference: str) -> None:
+                self.buildah.build(reference, self.recipes.boot_dir / "Containerfile.tests", folder, timeout=300)
+
+            return self._erofs("tests", key, "compute tests", build, made)
+
+        return self._once("tests", make)
+
+    def root_layer(self, guest: str, stack: str, timeout: float, made: list[str] | None = None) -> Path:
+        """A guest with a stack's user space as a read-only file."""
+        recipe = self.recipes.guest(guest)
+        folder = self.recipes.stack_dir(guest, stack)
+        base_key = self._once(f"base key {guest}", lambda: self._base_key(guest, recipe))
+        key = _key("root", base_key, _digest_of_tree(folder))
+
+        def build(reference: str) -> None:
+            base = self._base(guest, recipe, base_key, timeout, made)
+            self.buildah.build(reference, folder / "Containerfile", folder, arguments={"BASE": base}, timeout=timeout)
+
+        return self._erofs("root", key, f"{guest} with {stack}", build, made)
+
+    def cached(self) -> Iterator[tuple[str, Path, int]]:
+        """(what it is, path, bytes on disk) of everything in the cache."""
+        for part in sorted(self.cache.glob("*")) if self.cache.is_dir() else ():
+            yield part.name, part, disk_usage(part)
+
+    def _base(self, guest: str, recipe: GuestRecipe, key: str, timeout: float, made: list[str] | None) -> str:
+        reference = self.buildah.reference("base", key)
+
+        def make() -> str:
+            if self.buildah.exists(reference):
+                return reference
+            self._begin(f"base {guest}", False, made)
+            with tempfile.TemporaryDirectory(prefix="base-", dir=self._scratch()) as context:
+                folder = Path(context)
+                shutil.copytree(self.recipes.guest_dir(guest), folder, dirs_exist_ok=True)
+                arguments = {"BASE": recipe.base.image} if recipe.base.image else {}
+                if recipe.base.mmdebstrap:
+                    self._bootstrap(recipe, folder / "base.tar", timeout)
+                self.buildah.build(reference, folder / "Containerfile", folder, arguments=arguments, timeout=timeout)
+            return reference
+
+        return self._once(f"base {key}", make)
+
+    def _bootstrap(self, recipe: GuestRecipe, into: Path, timeout: float) -> None:
+        wanted = recipe.base.mmdebstrap
+        assert wanted is not None
+        archive = self.archive()
+        archive.index(wanted.suite)  # a dead mirror or a bad signature is told in one line here
+        source = f"deb [signed-by={archive.keyring}] {archive.mirror} {wanted.suite} {' '.join(wanted.components)}"
+        argv: list[str | Path] = [
+            "mmdebstrap",
+            "--quiet",
+            f"--variant={wanted.variant}",
+            "--format=tar",
+            "--architectures=amd64",
+            '--aptopt=APT::Install-Recommends "false"',
+            # The image is thrown away on failure, so dpkg need not sync every file.
+            "--dpkgopt=force-unsafe-io",
+            *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")),
+            f"--include={','.join(wanted.include)}",
+            wanted.suite,
+            into,
+            source,
+        ]
+        must(argv, timeout=timeout)
+
+    def _base_key(self, guest: str, recipe: GuestRecipe) -> str:
+        folder = self.recipes.guest_dir(guest)
+        state = ""
+        if recipe.base.mmdebstrap:
+            # The same recipe gives other packages after the archive's next point release.
+            state = self.archive().state(recipe.base.mmdebstrap.suite)
+        own = [path for path in folder.iterdir() if path.is_file()]
+        return _key("base", recipe.model_dump_json(), state, *(_digest_of_tree(path) for path in sorted(own)))
+
+    def _boot_files(self, identity: KernelIdentity, files: KernelFiles) -> BootKernel:
+        init = self.recipes.boot_dir / "init"
+        folder = self.cache / "boot" / _key("boot", identity.digest, _digest_of_tree(init))
+
+        def build(into: Path) -> None:
+            order = build_initramfs(files.modules, init, into / "initramfs.cpio")
+            (into / "modules.json").write_text(json.dumps(order))
+            extract_vmlinux(files.vmlinuz, into / "vmlinux")
+
+        placed_once(folder, build)
+        vmlinux = folder / "vmlinux"
+        return BootKernel(
+            identity=identity,
+            vmlinuz=files.vmlinuz,
+            vmlinux=vmlinux if vmlinux.is_file() else None,
+            initramfs=folder / "initramfs.cpio",
+            config=files.config,
+            modules=files.modules,
+        )
+
+    def _erofs(self, kind: str, key: str, label: str, build: Callable[[str], None], made: list[str] | None) -> Path:
+        folder = self.cache / "erofs" / f"{kind}-{key[:32]}"
+
+        def make(into: Path) -> None:
+            self._begin(f"{kind} layer: {label}", False, made)
+            reference = self.buildah.reference(kind, key)
+            if not self.buildah.exists(reference):
+                build(reference)
+            self.buildah.mkfs(reference, [*_MKFS, into / "layer.erofs"], timeout=900)
+            (into / "layer.erofs").chmod(0o644)
+
+        self._once(f"erofs {kind} {key}", lambda: placed_once(folder, make))
+        return folder / "layer.erofs"
+
+    def _begin(self, part: str, cached: bool, made: list[str] | None) -> None:
+        if not cached:
+            self.on_part(part)
+            if made is not None:
+                made.append(part)
+
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        """Run ``make`` once per name; later callers get its result, or its error, at once."""
+        with self._guard:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:
+            if name not in self._memory:
+                try:
+                    self._memory[name] = make()
+                except KdmatrixError as error:
+                    self._memory[name] = error
+            result = self._memory[name]
+        if isinstance(result, KdmatrixError):
+            raise result
+        return result  # type: ignore[return-value]  # the name determines the type
+
+    def _scratch(self) -> Path:
+        folder = self.cache / "scratch"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _text(self, name: str) -> str:
+        return (self.recipes.root / name).read_text()
+
+
+def disk_usage(path: Path) -> int:
+    """Bytes that a file or a tree occupies on disk."""
+    if path.is_file():
+        return path.lstat().st_blocks * 512
+    return sum(one.lstat().st_blocks * 512 for one in path.rglob("*") if one.is_file() and not one.is_symlink())
+
+
+def _hard_link(source: str, target: str) -> str:
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+    return target
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join((_FORMAT, *parts)).encode()).hexdigest()
+
+
+def _digest_of_tree(path: Path) -> str:
+    """SHA-256 over names, modes and contents of a file or of all files below a directory."""
+    digest = hashlib.sha256()
+    for one in [path] if path.is_file() else sorted(path.rglob("*")):
+        if one.is_file():
+            name = one.relative_to(path).as_posix()
+            digest.update(f"{name}\0{one.stat().st_mode & 0o777:o}\0".encode())
+            digest.update(hashlib.sha256(one.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def require_space(path: Path, needed: int) -> None:
+    """Refuse to begin when the file system of ``path`` has less than ``needed`` bytes free."""
+    path.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise InfraError(
+            f"{path} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed; "
+            "`kdmatrix clean --images` frees the image cache"
+        )
+
+
+def check_guest(recipes: Recipes, guest: str, stack: str) -> None:
+    """Refuse a stack that a guest has no recipe for, naming those that it has."""
+    if stack not in recipes.stacks(guest):
+        have = ", ".join(recipes.stacks(guest)) or "none"
+        raise UserError(f"guest {guest} has no recipe for stack {stack}; it has: {have}")

@@ -1,0 +1,116 @@
+"""This host as a lab: its content, caches, store and journal, opened together."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from harness.content import content_dir
+from harness.home import Home, default_home
+from harness.images.builder import Images
+from harness.images.recipe import Recipes
+from harness.journal import Journal
+from harness.kernels import KernelSource, source_for
+from harness.kernels.archive import Archive
+from harness.kernels.mirror import checked_keyring, find_mirror
+from harness.matrix.references import Known
+from harness.model.cell import Cell, KernelSpec
+from harness.store.evidence import EvidenceStore
+from harness.store.store import Store
+from harness.suites.build import build_runner
+from harness.suites.manifest import TestSpec, load_tests
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Everything below one :class:`Home`."""
+
+    home: Home
+
+    @classmethod
+    def open(cls, home: Home | None = None) -> Lab:
+        """The lab of this user."""
+        return cls(home or default_home())
+
+    @cached_property
+    def recipes(self) -> Recipes:
+        """Guests and stacks."""
+        return Recipes(content_dir("guests"))
+
+    @cached_property
+    def tests(self) -> Mapping[str, TestSpec]:
+        """The compute tests by name."""
+        return load_tests(content_dir("gpu_tests"))
+
+    @cached_property
+    def archive(self) -> Archive:
+        """Debian's packages, from this host's mirror, signatures checked."""
+        return Archive(self.home.cache / "apt", find_mirror(), checked_keyring())
+
+    @cached_property
+    def evidence(self) -> EvidenceStore:
+        """Evidence files."""
+        return EvidenceStore(self.home.evidence)
+
+    def store(self) -> Store:
+        """Open the results; the caller closes it."""
+        self.home.root.mkdir(parents=True, exist_ok=True)
+        return Store.open(self.home.database, self.evidence)
+
+    def journal(self, run_id: str = "") -> Journal:
+        """The record of what must be undone."""
+        return Journal(self.home.journal, run_id)
+
+    @cached_property
+    def images(self) -> Images:
+        """The image cache."""
+        return Images(
+            cache=self.home.cache,
+            recipes=self.recipes,
+            archive=lambda: self.archive,
+            kernel_source=self.kernel_source,
+            tests=lambda: build_runner(content_dir("gpu_tests"), self.home.cache / "gpu_tests"),
+        )
+
+    def kernel_source(self, spec: KernelSpec, need_headers: bool) -> KernelSource:
+        """Where a kernel comes from; a local tree needs no mirror."""
+        return source_for(spec, lambda: self.archive, need_headers=need_headers)
+
+    def known(self) -> Known:
+        """The names that a matrix may use."""
+        return Known(
+            guests=frozenset(self.recipes.guests()),
+            stacks=frozenset(self.recipes.stacks()),
+            tests=frozenset(self.tests),
+        )
+
+    def unfit(self, cell: Cell) -> str | None:
+        """Why a combination cannot be a cell, if it cannot."""
+        if cell.stack not in self.recipes.stacks(cell.guest):
+            return f"guest {cell.guest} has no recipe for {cell.stack}"
+        stack = self.recipes.stack(cell.guest, cell.stack)
+        if cell.device == "none":
+            return f"{cell.stack} needs a device" if stack.device == "required" else None
+        if stack.device == "none":
+            return f"{cell.stack} computes on the CPU and takes no device"
+        return "device passthrough is not available in this version"
+
+
+def host_facts() -> dict[str, str]:
+    """What is recorded of the host with every result."""
+    facts = {
+        "host.kernel": platform.release(),
+        "host.machine": platform.machine(),
+        "host.python": platform.python_version(),
+    }
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        facts["host.cpu"] = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+        facts["host.os"] = release.get("PRETTY_NAME", "unknown").strip('"')
+    except (OSError, StopIteration):
+        pass
+    return facts

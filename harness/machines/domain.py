@@ -1,0 +1,110 @@
+"""The libvirt domain of a cell, as data and as XML.
+
+The XML is validated by libvirt's own schema when it is created (``VIR_DOMAIN_START_VALIDATE``), so a typo here fails
+at once. Devices have fixed addresses on the root bus: without them libvirt adds a PCIe root port for each, and probing
+those is the guest's time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+Accelerator = Literal["kvm", "qemu"]
+"""``qemu`` is libvirt's word for plain emulation (TCG)."""
+Network = Literal["passt", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A read-only raw file seen by the guest as a virtio disk with this serial number."""
+
+    serial: str
+    path: Path
+    target: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Everything that decides the XML."""
+
+    name: str
+    cell_id: str
+    run_id: str
+    accelerator: Accelerator
+    emulator: str
+    kernel: Path
+    initramfs: Path
+    cmdline: str
+    disks: tuple[Disk, ...]
+    ssh_port: int
+    """Port on 127.0.0.1 that leads to the guest's port 22."""
+    memory: int = 1 << 30
+    """Bytes."""
+    vcpus: int = 1
+    network: Network = "user"
+    uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def mac(self) -> str:
+        """A locally administered address that follows from the uuid."""
+        tail = uuid.UUID(self.uuid).bytes[-3:]
+        return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
+
+    @property
+    def qemu_arguments(self) -> tuple[str, ...]:
+        """Words for QEMU that libvirt has no element for.
+
+        ``restrict=on`` shuts the guest in: only the forwarded SSH port exists, neither the host nor the network can
+        be reached from inside.
+        """
+        if self.network == "passt":
+            return ()
+        forward = f"hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"
+        return (
+            "-netdev",
+            f"user,id=kdmatrix0,ipv6=off,restrict=on,{forward}",
+            "-device",
+            f"virtio-net-pci,netdev=kdmatrix0,mac={self.mac},romfile=,bus=pcie.0,addr=0x2",
+        )
+
+    def xml(self) -> str:
+        """The domain in libvirt's XML."""
+        return _template().render(d=self)
+
+
+def disks_for(layers: tuple[tuple[str, Path], ...]) -> tuple[Disk, ...]:
+    """Give each (serial, path) a target name and a slot on the root bus."""
+    return tuple(
+        Disk(serial, path, f"vd{chr(ord('a') + index)}", 4 + index) for index, (serial, path) in enumerate(layers)
+    )
+
+
+def kernel_cmdline(accelerator: Accelerator, *extra: str) -> str:
+    """The kernel's arguments: console on the serial port, and a panic that ends the VM at once.
+
+    ``panic=-1`` reboots without waiting, which ``on_reboot`` turns into the end of the domain. Under emulation the
+    timer check of the I/O APIC is meaningless and costs time.
+    """
+    words = ["console=ttyS0,115200", "panic=-1", "8250.nr_uarts=1"]
+    if accelerator == "qemu":
+        words.append("no_timer_check")
+    return " ".join([*words, *(word for word in extra if word)])
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("harness.machines", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("domain.xml.j2")

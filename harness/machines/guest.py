@@ -1,0 +1,110 @@
+"""A booted guest as the ladder sees it: commands that end in an outcome even when the guest dies under them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.machines.console import Trouble
+from harness.machines.kmsg import READ_KMSG, KernelMessage, parse_kmsg, since
+from harness.machines.vm import VirtualMachine
+from harness.model.outcome import Outcome
+from harness.model.shell import Completed
+
+_DEATH_GRACE = 5.0
+_RECONNECT = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class GuestLost(Exception):
+    """The guest cannot go on; says whose fault it is."""
+
+    outcome: Outcome
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Guest:
+    """Implements :class:`harness.model.shell.Shell` over a VM's SSH connection."""
+
+    def __init__(self, machine: VirtualMachine) -> None:
+        self.machine = machine
+        self._seen = -1
+        self.log_lost = False
+        """Records of the kernel's log were overwritten before they could be read."""
+
+    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", limit: int = 4 << 20) -> Completed:
+        """Run a command; a broken connection is ``lost``, and :meth:`check` then says why."""
+        shell = self.machine.shell
+        if shell is None:
+            return Completed(None, b"", b"", 0.0, lost=True)
+        return shell.run(argv, timeout=timeout, stdin=stdin, limit=limit)
+
+    def must(self, argv: Sequence[str], *, timeout: float) -> str:
+        """Run a command of the harness' own that works in any healthy guest, and return its output.
+
+        Raises:
+            GuestLost: the guest is gone, does not answer, or cannot run it.
+        """
+        done = self.run(argv, timeout=timeout)
+        if not done.ok:
+            self.check(done)
+            said = done.stderr.decode(errors="replace").strip()[-200:] or "no error output"
+            state = "did not answer in time" if done.timed_out else f"returned {done.exit_status}: {said}"
+            raise GuestLost(Outcome.MISS, f"{argv[0]} in the guest {state}")
+        return done.stdout.decode("utf-8", "replace")
+
+    def check(self, last: Completed | None = None) -> None:
+        """Raise when the guest has died, or when its connection broke and cannot be had again.
+
+        Raises:
+            GuestLost: FAIL for a panic, MISS for a dead SSH server, a stopped VM or a full disk.
+        """
+        machine = self.machine
+        shell = machine.shell
+        if (last is not None and last.lost) or shell is None or not shell.alive:
+            # The connection often breaks a moment before the reason for it arrives on the console.
+            deadline = time.monotonic() + _DEATH_GRACE
+            while time.monotonic() < deadline and machine.death() is None:
+                if machine.reconnect(0.5) is not None:
+                    break
+            if machine.death() is None and (machine.shell is None or not machine.shell.alive):
+                machine.reconnect(_RECONNECT)
+            if machine.death() is None and (machine.shell is None or not machine.shell.alive):
+                raise GuestLost(Outcome.MISS, "the SSH server in the guest stopped answering; the VM still runs")
+        dead = machine.death()
+        if dead is not None:
+            raise GuestLost(*dead)
+        oops = machine.console.worst(Trouble.OOPS, Trouble.SOFT_LOCKUP, Trouble.HARD_LOCKUP)
+        if oops is not None and last is not None and not last.ok:
+            raise GuestLost(Outcome.FAIL, f"{oops.trouble}: {oops.text}")
+
+    def full_disk(self) -> str | None:
+        """Say so when the guest's root has no space left: what failed then failed for that reason."""
+        done = self.run(["df", "--output=avail,size", "--block-size=1", "/"], timeout=30)
+        fields = done.stdout.split()
+        if not done.ok or len(fields) < 4 or not fields[2].isdigit() or not fields[3].isdigit():
+            return None
+        available, size = int(fields[2]), int(fields[3])
+        if available > 1 << 20:
+            return None
+        return f"the guest's disk is full ({size >> 20} MiB overlay in memory)"
+
+    def taint(self) -> int:
+        """``/proc/sys/kernel/tainted``."""
+        text = self.must(["cat", "/proc/sys/kernel/tainted"], timeout=30).strip()
+        return int(text) if text.isdigit() else 0
+
+    def new_messages(self) -> tuple[KernelMessage, ...]:
+        """The kernel's messages since the last call."""
+        done = self.run(READ_KMSG, timeout=60, limit=16 << 20)
+        self.check(done if done.lost else None)
+        messages = since(parse_kmsg(done.stdout), self._seen)
+        if messages:
+            if self._seen >= 0 and messages[0].sequence > self._seen + 1:
+                self.log_lost = True
+            self._seen = messages[-1].sequence
+        return messages

@@ -1,0 +1,79 @@
+"""Tells a guest that is slow from one that is stuck, and one kind of stuck from another.
+
+What is known from outside: whether the console moves, whether the domain still exists, and, through QEMU's monitor,
+each virtual CPU's instruction pointer, interrupt flag and halt state. A CPU that is halted in every sample while the
+console is silent waits for something that will not come; one that runs with interrupts off in every sample spins.
+Everything else may just be slow and is given until the deadline.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+_REGISTERS = re.compile(r"RIP=([0-9a-f]{8,16}) RFL=([0-9a-f]{8})", re.IGNORECASE)
+_HALTED = re.compile(r"\bHLT=([01])")
+_INTERRUPT_FLAG = 1 << 9
+"""EFLAGS.IF (Intel SDM vol. 1, 3.4.3)."""
+
+SAMPLES = 6
+
+
+class Stall(StrEnum):
+    """What samples of a silent guest show."""
+
+    NONE = "none"
+    IDLE = "idle"
+    SPINNING = "spinning with interrupts off"
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSample:
+    """One look at one virtual CPU."""
+
+    instruction_pointer: int
+    interrupts_enabled: bool
+    halted: bool
+
+
+def parse_registers(text: str) -> tuple[CpuSample, ...]:
+    """Read the output of QEMU's ``info registers -a`` (x86-64)."""
+    halts = [match == "1" for match in _HALTED.findall(text)]
+    samples = []
+    for index, (pointer, flags) in enumerate(_REGISTERS.findall(text)):
+        halted = halts[index] if index < len(halts) else False
+        samples.append(CpuSample(int(pointer, 16), bool(int(flags, 16) & _INTERRUPT_FLAG), halted))
+    return tuple(samples)
+
+
+class StallDetector:
+    """Judges a run of samples taken while the console was silent."""
+
+    def __init__(self, needed: int = SAMPLES) -> None:
+        self._needed = needed
+        self._samples: list[tuple[CpuSample, ...]] = []
+
+    def reset(self) -> None:
+        """The guest showed life."""
+        self._samples.clear()
+
+    def add(self, cpus: tuple[CpuSample, ...]) -> Stall:
+        """Add one sample of all CPUs and say what all of them together show."""
+        if not cpus:
+            return Stall.NONE
+        self._samples.append(cpus)
+        if len(self._samples) < self._needed:
+            return Stall.NONE
+        recent = self._samples[-self._needed :]
+        if all(cpu.halted for sample in recent for cpu in sample):
+            return Stall.IDLE
+        for number in range(min(len(sample) for sample in recent)):
+            if all(not sample[number].interrupts_enabled for sample in recent):
+                return Stall.SPINNING
+        return Stall.NONE
+
+    @property
+    def where(self) -> str:
+        """Instruction pointers of the last sample."""
+        return ", ".join(f"{cpu.instruction_pointer:#x}" for cpu in self._samples[-1]) if self._samples else "unknown"

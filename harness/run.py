@@ -1,0 +1,170 @@
+"""One execution of a matrix on this host, from a durable plan to recorded attempts."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.cell import Workshop, execute
+from harness.clean import undo_orphans
+from harness.engine.controller import Controller, Listener
+from harness.engine.seam import local_engine
+from harness.errors import KdmatrixError
+from harness.images.builder import require_space
+from harness.journal import owner_alive
+from harness.lab import Lab, host_facts
+from harness.machines.acceleration import Acceleration, cannot_open, prove
+from harness.machines.hypervisor import Hypervisor
+from harness.model.cell import Cell
+from harness.model.matrix import Limits
+from harness.model.outcome import Outcome
+from harness.model.records import Attempt
+from harness.model.stage import Stage
+from harness.store.run import Planned, RunState
+from harness.store.store import Store
+
+_SPACE = 6_000_000_000
+"""Bytes that the caches of a first run with four kernels need, with room to spare."""
+_HOST_RESERVE = 2 << 30
+
+
+@dataclass(slots=True)
+class Interrupt:
+    """How a run is told to end: :meth:`request` ends it cleanly."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+    actions: list[Callable[[], object]] = field(default_factory=list)
+
+    def request(self) -> None:
+        """Have every cell stop at once and give its attempt back to the plan."""
+        self.event.set()
+        for action in list(self.actions):
+            action()
+
+
+def slots_for(limits: Limits, accelerator: str) -> int:
+    """How many VMs run at a time: what the matrix says, else what this host's processors and memory allow."""
+    if limits.vms is not None:
+        return limits.vms
+    cores = len(os.sched_getaffinity(0))
+    # Emulation keeps a whole core busy for each virtual one.
+    by_cores = cores // limits.vm_cpus if accelerator == "qemu" else cores
+    by_memory = (_available_memory() - _HOST_RESERVE) // limits.vm_memory
+    return max(1, min(by_cores, by_memory))
+
+
+def carry_out(
+    lab: Lab,
+    store: Store,
+    run_id: str,
+    limits: Limits,
+    listener: Listener,
+    interrupt: Interrupt,
+    warn: Callable[[str], None],
+) -> list[Attempt]:
+    """Execute whatever of the run's plan has no result yet; return what was recorded now.
+
+    Raises:
+        InfraError: this host cannot run VMs at all (no libvirt, no QEMU, no disk space).
+    """
+    planned = store.pending(run_id, owner_alive)
+    if not planned:
+        store.finish_run(run_id)
+        return []
+    require_space(lab.home.root, _SPACE if not (lab.home.cache / "erofs").is_dir() else _SPACE // 4)
+    undo_orphans(lab)
+    images = lab.images
+    images.on_part = listener.part
+    with ExitStack() as stack:
+        hypervisor = stack.enter_context(Hypervisor.connect(lab.home.root / "libvirt"))
+        acceleration = _acceleration(lab, planned)
+        if acceleration.accelerator == "qemu":
+            warn(f"no hardware acceleration ({acceleration.reason}): VMs are emulated, which is slow but complete")
+        shop = Workshop(
+            run_id=run_id,
+            images=images,
+            recipes=lab.recipes,
+            hypervisor=hypervisor,
+            journal=lab.journal(run_id),
+            evidence=lab.evidence,
+            tests=lab.tests,
+            accelerator=acceleration.accelerator,
+            work=lab.home.runs / run_id / "work",
+            memory=limits.vm_memory,
+            vcpus=limits.vm_cpus,
+            host_facts=host_facts() | hypervisor.versions | {"host.acceleration": acceleration.reason},
+            on_rung=_tell(listener),
+            stop=interrupt.event,
+        )
+        slots = min(slots_for(limits, acceleration.accelerator), len(planned))
+        engine = stack.enter_context(local_engine(run_id, lambda cell, number: execute(cell, number, shop), slots))
+        interrupt.actions.append(hypervisor.destroy_all_of_this_process)
+        controller = Controller(
+            store=store,
+            run_id=run_id,
+            prepare=lambda cell: images.prepare(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.image),
+            listener=listener,
+            builders=max(2, len(os.sched_getaffinity(0))),
+            stop=interrupt.event,
+        )
+        attempts = controller.carry_out(engine, planned)
+    _remove_empty(lab.home.runs / run_id / "work")
+    state = RunState.INTERRUPTED if interrupt.event.is_set() else RunState.FINISHED
+    store.finish_run(run_id, state)
+    return attempts
+
+
+def _acceleration(lab: Lab, planned: Sequence[Planned]) -> Acceleration:
+    """Prove KVM with the first kernel of the plan that can be had; without any, nothing will boot anyway."""
+    unusable = cannot_open()
+    if unusable and not os.environ.get("KDMATRIX_ACCELERATOR"):
+        return Acceleration("qemu", unusable)
+    for cell in {item.cell.kernel: item.cell for item in planned}.values():
+        try:
+            kernel = lab.images.boot_kernel(cell.kernel)
+        except KdmatrixError:
+            continue
+        return prove(kernel.vmlinuz, kernel.initramfs, lab.home.cache)
+    return Acceleration("qemu", "no kernel of the plan could be fetched to prove KVM with")
+
+
+def _tell(listener: Listener) -> Callable[[str, int, Stage], None]:
+    return lambda cell_id, number, stage: listener.rung(cell_id, number, stage.value)
+
+
+def _available_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return _HOST_RESERVE
+
+
+def _remove_empty(folder: Path) -> None:
+    for one in (folder, folder.parent):
+        try:
+            one.rmdir()
+        except OSError:
+            return
+
+
+def exit_code(attempts: Sequence[Attempt], cells: Sequence[Cell], planned: Mapping[str, int]) -> int:
+    """Return 0 all pass, 1 findings, 3 nothing ran, 4 infrastructure trouble or cells without a result left gaps.
+
+    A finding outweighs a gap: what failed is known whatever else is missing.
+    """
+    outcomes = [attempt.outcome for attempt in attempts]
+    if any(outcome in (Outcome.FAIL, Outcome.ERROR) for outcome in outcomes):
+        return 1
+    done: dict[str, int] = {}
+    for attempt in attempts:
+        done[attempt.cell_id] = done.get(attempt.cell_id, 0) + 1
+    gaps = any(done.get(cell.id, 0) < planned.get(cell.id, cell.boots) for cell in cells)
+    if any(outcome is Outcome.MISS for outcome in outcomes) or (gaps and outcomes):
+        return 4
+    if not outcomes or all(outcome is Outcome.SKIP for outcome in outcomes):
+        return 3
+    return 0

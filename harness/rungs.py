@@ -1,0 +1,210 @@
+"""What the rungs of the ladder do in a booted guest: modules in and out, steps of the stack, compute tests."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from harness.images.recipe import Module, StackRecipe, Step
+from harness.machines.guest import Guest, GuestLost
+from harness.machines.kmsg import KernelMessage, complaints
+from harness.model.outcome import DECIDING, Outcome, summarise
+from harness.model.records import TestResult
+from harness.model.stage import Stage
+from harness.model.taint import BAD, TAINT_BITS, added, describe, letters
+from harness.suites.manifest import TestSpec
+from harness.suites.run import run_test
+
+
+@dataclass(slots=True)
+class Rung:
+    """What one rung found, before it becomes a record."""
+
+    outcome: Outcome
+    reason: str = ""
+    tests: list[TestResult] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Evidence by file name."""
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def from_tests(tests: list[TestResult], nothing: str) -> Rung:
+    """Reduce results to a rung: the outcome of highest priority and the first reason for it."""
+    if not tests:
+        return Rung(Outcome.SKIP, nothing)
+    outcome = summarise(test.outcome for test in tests)
+    reason = next((f"{test.name}: {test.reason}" for test in tests if test.outcome is outcome and test.reason), "")
+    return Rung(outcome, reason if outcome in DECIDING or outcome is Outcome.SKIP else "", tests)
+
+
+def load(guest: Guest, stack: StackRecipe, timeout: float, scale: float) -> Rung:
+    """Load the stack's modules one by one, then run its ``activate`` and ``verify`` steps of this rung."""
+    results = [_load_module(guest, module, timeout) for module in stack.modules]
+    steps = [*stack.activate, *(step for step in stack.verify if step.stage is Stage.LOAD)]
+    results += run_steps(guest, steps, Stage.LOAD, scale)
+    rung = from_tests(results, "the stack has no kernel module")
+    present = [module.name for module, result in zip(stack.modules, results, strict=False) if result.outcome in _LOADED]
+    if present:
+        rung.files["modinfo.txt"] = guest.run(["modinfo", *present], timeout=timeout).stdout
+        rung.files["modules.txt"] = guest.run(["cat", "/proc/modules"], timeout=timeout).stdout
+    return rung
+
+
+_LOADED = (Outcome.PASS, Outcome.DONE)
+
+
+def unload(guest: Guest, stack: StackRecipe, loaded: Iterable[str], timeout: float) -> Rung:
+    """Remove the modules in reverse order; one that stays, or that makes the kernel complain, is a finding."""
+    names = [module for module in stack.modules if module.name in set(loaded)]
+    results = [_unload_module(guest, module, timeout) for module in reversed(names)]
+    return from_tests(results, "nothing was loaded that could be removed")
+
+
+def run_steps(guest: Guest, steps: Sequence[Step], stage: Stage, scale: float) -> list[TestResult]:
+    """Run a recipe's steps; the first that fails ends them."""
+    results: list[TestResult] = []
+    for step in steps:
+        done = guest.run(step.run, timeout=step.timeout * scale)
+        guest.check(done)
+        name = " ".join(step.run)[:80]
+        if done.timed_out:
+            outcome, reason = Outcome.FAIL, f"did not finish within {step.timeout * scale:.0f} s"
+        elif not done.ok:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no error output"]
+            outcome, reason = Outcome.FAIL, f"returned {done.exit_status}: {said[0][:200]}"
+        elif step.match and not re.search(step.match, done.stdout.decode("utf-8", "replace")):
+            outcome, reason = Outcome.FAIL, f"its output does not match {step.match!r}"
+        else:
+            outcome, reason = Outcome.PASS, ""
+        results.append(TestResult(name, stage, outcome, reason, done.seconds))
+        if outcome is not Outcome.PASS:
+            break
+    return results
+
+
+def compute(
+    guest: Guest, stack: StackRecipe, tests: Sequence[TestSpec], stage: Stage, timeout: float, scale: float
+) -> Rung:
+    """Run the compute tests of one rung on every backend of the stack, each in a process of its own."""
+    if not stack.backends:
+        return Rung(Outcome.SKIP, "the stack offers no compute API without a device")
+    results: list[TestResult] = []
+    files: dict[str, bytes] = {}
+    for backend in stack.backends:
+        for test in (test for test in tests if test.stage is stage):
+            limit = min(timeout, test.timeout * scale)
+            found, raw = run_test(guest, test, backend=backend, timeout=limit)
+            files[f"{backend}-{test.name}.txt"] = raw
+            try:
+                if any(result.outcome in DECIDING for result in found):
+                    if any(result.outcome is Outcome.MISS for result in found):
+                        guest.check()
+                    full = guest.full_disk()
+                    if full:
+                        found = [_with(result, Outcome.MISS, full) for result in found]
+            except GuestLost as error:
+                found = [_with(result, error.outcome, error.reason) for result in found]
+                results += found
+                rung = from_tests(results, "")
+                rung.files = files
+                return rung
+            results += found
+    rung = from_tests(results, f"no test of the matrix stands on the {stage} rung")
+    rung.files = files
+    return rung
+
+
+def _with(result: TestResult, outcome: Outcome, reason: str) -> TestResult:
+    if result.outcome not in DECIDING:
+        return result
+    was = f" (the test said {result.outcome}: {result.reason})" if result.reason else ""
+    return TestResult(
+        result.name,
+        result.stage,
+        outcome,
+        f"{reason}{was}",
+        result.seconds,
+        result.kind,
+        result.metrics,
+        result.details,
+    )
+
+
+def _load_module(guest: Guest, module: Module, timeout: float) -> TestResult:
+    name = f"load {module.name}"
+    where = guest.run(["modinfo", "-F", "filename", module.name], timeout=timeout)
+    guest.check(where if where.lost else None)
+    if not where.ok:
+        outcome = Outcome.FAIL if module.required else Outcome.SKIP
+        return TestResult(name, Stage.LOAD, outcome, f"this kernel has no module {module.name}")
+    if b"(builtin)" in where.stdout:
+        return TestResult(name, Stage.LOAD, Outcome.PASS, details={"builtin": True})
+    return _watched(
+        guest,
+        name,
+        Stage.LOAD,
+        ["modprobe", "--", module.name, *module.parameters],
+        timeout,
+        lambda: _is_loaded(guest, module.name),
+        "modprobe succeeded but the module is not there",
+    )
+
+
+def _unload_module(guest: Guest, module: Module, timeout: float) -> TestResult:
+    return _watched(
+        guest,
+        f"unload {module.name}",
+        Stage.UNLOAD,
+        ["modprobe", "--remove", "--", module.name],
+        timeout,
+        lambda: not _is_loaded(guest, module.name),
+        "modprobe succeeded but the module is still there",
+    )
+
+
+def _watched(
+    guest: Guest, name: str, stage: Stage, argv: list[str], timeout: float, achieved: object, otherwise: str
+) -> TestResult:
+    """Run a command that changes the kernel, with taint and log before and after."""
+    started = time.monotonic()
+    guest.new_messages()
+    before = guest.taint()
+    done = guest.run(argv, timeout=timeout)
+    guest.check(done)
+    messages = guest.new_messages()
+    after = guest.taint()
+    details: dict[str, str | int | float | bool] = {
+        "taint_before": letters(before),
+        "taint_after": letters(after),
+        "new_messages": len(messages),
+    }
+    worst = [message for message in messages if message.level <= 3]
+    if worst:
+        details["first_error"] = worst[0].text[:200]
+    outcome, reason = _judge_change(done.ok, done.timed_out, timeout, done.stderr, messages, added(before, after))
+    if outcome is Outcome.PASS and callable(achieved) and not achieved():
+        outcome, reason = Outcome.FAIL, otherwise
+    return TestResult(name, stage, outcome, reason, time.monotonic() - started, details=details)
+
+
+def _judge_change(
+    ok: bool, timed_out: bool, timeout: float, stderr: bytes, messages: tuple[KernelMessage, ...], new_taint: int
+) -> tuple[Outcome, str]:
+    complained = complaints(messages)
+    bad = sum(1 << bit for bit, (letter, _) in enumerate(TAINT_BITS) if letter in BAD) & new_taint
+    if complained:
+        return Outcome.FAIL, f"the kernel complained: {complained[0].text[:200]}"
+    if bad:
+        return Outcome.FAIL, f"the kernel became tainted: {describe(bad)}"
+    if timed_out:
+        return Outcome.FAIL, f"did not finish within {timeout:.0f} s"
+    if not ok:
+        said = stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no error output"]
+        return Outcome.FAIL, said[0][:200]
+    return Outcome.PASS, ""
+
+
+def _is_loaded(guest: Guest, module: str) -> bool:
+    return guest.run(["test", "-d", f"/sys/module/{module.replace('-', '_')}"], timeout=60).ok

@@ -1,0 +1,128 @@
+"""Builds the compute tests' runner, once per content, into a directory that is ready to be copied into a guest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from harness.errors import InfraError, UserError
+
+TARGET = "x86_64-linux-gnu.2.17"
+"""The oldest C library that the runner must start on (RHEL 7 and everything since)."""
+COMPILE_SECONDS = 900.0
+"""The first build with zig compiles its C++ library, too: minutes on a small machine."""
+
+_FLAGS = ("-std=c++17", "-O2", "-fno-ident", "-Wall", "-Wextra", "-Ihost")
+_LINK = ("-Wl,--build-id=none", "-s", "-pthread", "-ldl")
+_COPIED = ("kernels", "tests", "wire.schema.json")
+
+
+def build_runner(sources: Path, into: Path) -> Path:
+    """Compile ``gtrun`` from a ``gpu_tests`` directory and return the directory to copy to ``/opt/gpu_tests``.
+
+    The result, ``into/gpu_tests-<digest>``, holds ``bin/gtrun``, ``kernels/``, ``tests/`` and ``wire.schema.json``. The
+    digest covers sources, compiler and flags; a directory of that name is complete (it is renamed into place), so it is
+    returned without building. Safe to call from several processes at once.
+
+    Raises:
+        UserError: ``sources`` is no ``gpu_tests`` directory, or its code does not compile.
+        InfraError: there is no C++ compiler, or it hangs.
+
+    """
+    units = _units(sources)
+    compiler = find_compiler()
+    digest = _digest(sources, compiler)
+    target = into / f"gpu_tests-{digest[:20]}"
+    if target.is_dir():
+        return target
+    into.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".gpu_tests-", dir=into) as temporary:
+        made = Path(temporary) / "made"
+        (made / "bin").mkdir(parents=True)
+        output = made / "bin" / "gtrun"
+        # Paths relative to the sources, and a build name that depends on content alone: the same bytes anywhere.
+        arguments = [*_FLAGS, f'-DGT_BUILD="{digest[:20]}"', *units, "-o", str(output.resolve()), *_LINK]
+        compile_cxx(compiler, arguments, cwd=sources)
+        output.chmod(0o755)
+        for name in _COPIED:
+            _copy(sources / name, made / name)
+        made.chmod(0o755)
+        try:
+            made.rename(target)
+        except OSError:
+            if not target.is_dir():  # another process was faster: its directory is as good as ours
+                raise
+    return target
+
+
+def find_compiler() -> list[str]:
+    """Return the command of the C++ compiler: zig's with an old C library as its target, else the host's own."""
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "c++", "-target", TARGET]
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(name):
+            return [name, "-static-libstdc++", "-static-libgcc"]
+    raise InfraError("no C++ compiler for the compute tests: install the extra 'kdmatrix[build]', or g++")
+
+
+def compile_cxx(compiler: list[str], arguments: list[str], *, cwd: Path) -> None:
+    """Run the compiler in ``cwd``; its first error line becomes the message of what is raised."""
+    try:
+        done = subprocess.run(
+            [*compiler, *arguments], cwd=cwd, capture_output=True, timeout=COMPILE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InfraError(f"the C++ compiler {compiler[0]} did not work: {error}") from error
+    if done.returncode != 0:
+        lines = done.stderr.decode("utf-8", "replace").splitlines()
+        first = next((line for line in lines if "error" in line), lines[-1] if lines else "no message")
+        raise UserError(f"{cwd}: the compute tests do not compile: {first.strip()}")
+
+
+def _units(sources: Path) -> list[str]:
+    if not (sources / "host" / "gtrun.cpp").is_file():
+        raise UserError(f"{sources}: not a directory of compute tests (it lacks host/gtrun.cpp)")
+    missing = [name for name in _COPIED if not (sources / name).exists()]
+    if missing:
+        raise UserError(f"{sources}: not a directory of compute tests (it lacks {missing[0]})")
+    return sorted(path.relative_to(sources).as_posix() for path in (sources / "host").rglob("*.cpp"))
+
+
+def _digest(sources: Path, compiler: list[str]) -> str:
+    """Hash everything that the result depends on."""
+    probe = [*compiler, "--version"]
+    try:
+        version = subprocess.run(probe, capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise InfraError(f"the C++ compiler {compiler[0]} did not work: {error}") from error
+    # Where the interpreter lies does not matter; which compiler it starts does.
+    command = ["python" if compiler[0] == sys.executable else compiler[0], *compiler[1:]]
+    sha = hashlib.sha256(repr((command, _FLAGS, _LINK)).encode())
+    sha.update(_version_line(version))
+    paths = [path for name in ("host", *_COPIED) for path in _files(sources / name)]
+    for path in sorted(paths, key=lambda p: p.relative_to(sources).as_posix()):
+        content = path.read_bytes()
+        sha.update(f"\0{path.relative_to(sources).as_posix()}\0{len(content)}\0".encode() + content)
+    return sha.hexdigest()
+
+
+def _version_line(version: bytes) -> bytes:
+    """Return what names the compiler; the lines behind it tell paths of this machine."""
+    return version.split(b"\n", 1)[0]
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [found for found in path.rglob("*") if found.is_file()]
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)

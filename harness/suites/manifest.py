@@ -1,0 +1,176 @@
+"""Manifests of the compute tests: one ``gpu_tests/tests/<name>/test.yaml`` each."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+from harness.errors import UserError
+from harness.model.stage import Stage
+
+SCHEMA = 1
+STAGES = (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT)
+"""The rungs that a compute test may stand on."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_REQUIRED = ("schema", "name", "title", "stage", "argv", "backends", "timeout")
+_OPTIONAL = ("budget", "metrics", "mutations")
+_METRIC_KEYS = ("name", "unit", "better")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """A metric that a passing test must report."""
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower"]
+
+
+@dataclass(frozen=True, slots=True)
+class TestSpec:
+    """One compute test as its manifest declares it."""
+
+    __test__ = False  # not a pytest class
+
+    name: str
+    title: str
+    stage: Stage
+    argv: tuple[str, ...]
+    """Arguments of the runner, without the program and without what the harness adds (backend, budget, deadline)."""
+    backends: tuple[str, ...]
+    """Compute APIs that the test is written for: ``opencl`` …"""
+    timeout: float
+    """Seconds that the test may take on hardware; a slow (emulated) machine multiplies them."""
+    budget: float
+    """Seconds that the test shall spend on measuring and checking."""
+    metrics: tuple[MetricSpec, ...] = ()
+    mutations: tuple[str, ...] = ()
+    """Faults that the fake driver injects and that this test must notice."""
+
+
+def load_tests(root: Path) -> dict[str, TestSpec]:
+    """Read every test of a ``gpu_tests`` directory, by name, in the order of the ladder and then of the names.
+
+    Raises:
+        UserError: there is no test, or a manifest is wrong; the message names the file and the key.
+
+    """
+    folder = root / "tests"
+    if not folder.is_dir():
+        raise UserError(f"{root}: no directory of compute tests (it must hold tests/<name>/test.yaml)")
+    specs = [_load(path) for path in sorted(folder.glob("*/test.yaml"))]
+    if not specs:
+        raise UserError(f"{folder}: holds no test (a test is <name>/test.yaml)")
+    specs.sort(key=lambda spec: (STAGES.index(spec.stage), spec.name))
+    return {spec.name: spec for spec in specs}
+
+
+def pick_tests(tests: Mapping[str, TestSpec], names: Iterable[str]) -> list[TestSpec]:
+    """Return the named tests, or raise UserError with the nearest name that exists."""
+    picked = []
+    for name in names:
+        if name not in tests:
+            raise UserError(f"there is no compute test {name!r}{_nearest(name, tests)}")
+        picked.append(tests[name])
+    return picked
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    choices = [str(choice) for choice in known]
+    close = difflib.get_close_matches(word, choices, n=1)
+    return f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(choices)}"
+
+
+def _load(path: Path) -> TestSpec:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _spec(raw, path.parent.name)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _spec(raw: object, folder: str) -> TestSpec:
+    """Check one manifest; ValueError says what is wrong with it."""
+    data = _mapping(raw, "the manifest", _REQUIRED, _OPTIONAL)
+    if data["schema"] != SCHEMA:
+        raise ValueError(f"schema {data['schema']!r} is not known, this version reads {SCHEMA}")
+    name = _text(data, "name")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name {name!r} must be lower-case letters, digits and '_', beginning with a letter")
+    if name != folder:
+        raise ValueError(f"name {name!r} must be that of the folder, {folder!r}")
+    stage = _text(data, "stage")
+    if stage not in STAGES:
+        raise ValueError(f"stage {stage!r} is not one of a compute test{_nearest(stage, STAGES)}")
+    metrics = tuple(_metric(item) for item in _list(data, "metrics"))
+    if len({metric.name for metric in metrics}) != len(metrics):
+        raise ValueError("two metrics have the same name")
+    return TestSpec(
+        name=name,
+        title=_text(data, "title"),
+        stage=Stage(stage),
+        argv=_texts(data, "argv"),
+        backends=_texts(data, "backends"),
+        timeout=_seconds(data, "timeout"),
+        budget=_seconds(data, "budget") if "budget" in data else 3.0,
+        metrics=metrics,
+        mutations=_texts(data, "mutations") if "mutations" in data else (),
+    )
+
+
+def _mapping(raw: object, what: str, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise ValueError(f"{what} must be a mapping")
+    for key in raw:
+        if key not in required + optional:
+            raise ValueError(f"unknown key {key!r} in {what}{_nearest(str(key), required + optional)}")
+    for key in required:
+        if key not in raw:
+            raise ValueError(f"{what} lacks the key {key!r}")
+    return raw
+
+
+def _metric(raw: object) -> MetricSpec:
+    data = _mapping(raw, "a metric", _METRIC_KEYS, ())
+    better = _text(data, "better")
+    if better not in ("higher", "lower"):
+        raise ValueError(f"metric {data['name']!r}: better must be 'higher' or 'lower', not {better!r}")
+    return MetricSpec(_text(data, "name"), _text(data, "unit"), cast(Literal["higher", "lower"], better))
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    value = data[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{key} must be a text, not {value!r}")
+    return value
+
+
+def _list(data: dict[str, Any], key: str) -> list[Any]:
+    value = data.get(key, [])
+    if not isinstance(value, list):
+        raise ValueError(f"{key} must be a list, not {value!r}")
+    return value
+
+
+def _texts(data: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = _list(data, key)
+    if not value or not all(isinstance(item, str) and item for item in value):
+        raise ValueError(f"{key} must be a list of texts that is not empty, not {value!r}")
+    return tuple(value)
+
+
+def _seconds(data: dict[str, Any], key: str) -> float:
+    value = data[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400:
+        raise ValueError(f"{key} must be a number of seconds, at most a day, not {value!r}")
+    return float(value)

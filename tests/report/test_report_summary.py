@@ -1,0 +1,57 @@
+from dataclasses import replace
+
+from synthetic_run import RUN, small_run
+
+from harness.report.data import RunInfo
+from harness.report.summary import summarise_run
+from harness.report.view import State, views
+
+
+def summary_of(run: RunInfo = RUN):  # type: ignore[no-untyped-def]
+    return summarise_run(run, views(small_run()[0], lambda _: True))
+
+
+def test_the_lead_says_what_ran_where_and_what_computed() -> None:
+    lead = " ".join(summary_of().lead)
+    assert (
+        "4 kernels × 4 driver stacks on 2 guests, with 2 passed-through devices: 14 cells planned, 13 executed" in lead
+    )
+    assert "7 passed (1 computing on a GPU, 3 computing on the CPU, 3 without computing), 3 failed" in lead
+    assert "tcg (emulation)" in lead
+
+
+def test_an_accelerator_that_nobody_recorded_is_said_to_be_unknown() -> None:
+    assert "not recorded" in summary_of(replace(RUN, host={})).lead[-1]
+
+
+def test_failures_that_differ_only_in_numbers_are_one_group() -> None:
+    cells = views(small_run()[0], lambda _: True)
+    failed = next(cell for cell in cells if cell.state is State.FAIL)
+    many = [replace(failed, id=f"c{n}", reason=f"oops at 0x{n:x}, code {n}") for n in range(30)]
+    (group,) = summarise_run(RUN, many).broken
+    assert (group.count, len(group.cells)) == (30, 6)
+
+
+def test_every_kind_of_empty_is_listed_with_its_reason() -> None:
+    uncovered = {group.state: group.reason for group in summary_of().uncovered}
+    assert set(uncovered) == {State.MISS, State.BLOCKED, State.NOT_RUN, State.LEFT_OUT}
+    assert uncovered[State.LEFT_OUT] == "nova needs a kernel of at least 6.15"
+
+
+def test_a_pass_of_one_boot_is_never_bare() -> None:
+    assert "1/1 shows" in summary_of().confidence[0]
+    assert "at least 21 %" in summary_of().confidence[0]
+
+
+def test_a_run_without_a_gpu_says_that_it_is_no_evidence_about_one() -> None:
+    cells = [cell for cell in views(small_run()[0], lambda _: True) if cell.kind != "gpu"]
+    assert any(
+        "No cell of this run is evidence that a GPU computes" in line for line in summarise_run(RUN, cells).limits
+    )
+
+
+def test_rungs_count_where_ladders_stopped() -> None:
+    stopped = {rung.name: rung.stopped for rung in summary_of().rungs}
+    assert stopped["load"] == 1
+    assert stopped["compute"] == 2
+    assert stopped["throughput"] == 0

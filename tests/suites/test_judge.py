@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.model.outcome import Outcome
+from harness.model.records import TestResult
+from harness.model.shell import Completed
+from harness.model.stage import Stage
+from harness.suites.judge import judge
+from harness.suites.manifest import MetricSpec, TestSpec
+from harness.suites.wire import encode, parse
+
+SPEC = TestSpec(
+    name="triad",
+    title="t",
+    stage=Stage.THROUGHPUT,
+    argv=("run", "triad"),
+    backends=("opencl",),
+    timeout=60,
+    budget=3,
+    metrics=(MetricSpec("triad_bw", "B/s", "higher"),),
+)
+HELLO = {"ev": "hello", "schema": 1, "build": "b1", "test": "triad", "backend": "opencl"}
+DEVICE = {"ev": "device", "kind": "cpu-runtime", "name": "pthread", "mem_bytes": 1 << 30, "compute_units": 2}
+CHECK = {"ev": "check", "name": "exact", "kind": "cpu-runtime", "ok": True, "checked": 9, "bad": 0}
+METRIC = {
+    "ev": "metric",
+    "name": "triad_bw",
+    "kind": "cpu-runtime",
+    "unit": "B/s",
+    "better": "higher",
+    "value": 2e9,
+    "n": 3,
+    "min": 1e9,
+    "p50": 2e9,
+    "p95": 2.9e9,
+    "max": 3e9,
+    "samples": [1e9, 3e9, 2e9],
+    "clock": "event",
+    "wall_ratio": 0.97,
+}
+BEAT = {"ev": "heartbeat", "secs": 12.2, "phase": "time"}
+
+
+def result(status: str = "pass", reason: str = "") -> dict[str, Any]:
+    return {
+        "ev": "result",
+        "status": status,
+        "kind": "cpu-runtime",
+        "reason": reason,
+        "secs": 1.0,
+        "code_form": "source",
+    }
+
+
+GOOD = (HELLO, DEVICE, CHECK, METRIC, result())
+
+
+def judged(*records: dict[str, Any], status: int | None = 0, **rest: Any) -> TestResult:
+    stdout = b"".join(encode(record) for record in records)
+    completed = Completed(status, stdout, rest.pop("stderr", b""), 1.5, **rest)
+    (one,) = judge(SPEC, completed, parse(stdout), backend="opencl", timeout=60)
+    return one
+
+
+def test_a_pass_carries_metrics_kind_and_the_device() -> None:
+    one = judged(*GOOD)
+    assert (one.outcome, one.reason, one.kind, one.stage) == (Outcome.PASS, "", "cpu-runtime", Stage.THROUGHPUT)
+    (metric,) = one.metrics
+    assert (metric.value, metric.n, metric.minimum, metric.p95) == (2e9, 3, 1e9, 2.9e9)
+    assert metric.samples == (1e9, 3e9, 2e9)
+    assert metric.roofline is None
+    assert one.details["device.0.name"] == "pthread"
+    assert one.details["device.0.mem_bytes"] == 1 << 30
+    assert one.details["triad_bw.wall_ratio"] == 0.97
+    assert one.details["backend"] == "opencl"
+
+
+@pytest.mark.parametrize(
+    ("records", "status", "rest", "outcome", "reason"),
+    [
+        (GOOD, None, {"lost": True}, Outcome.MISS, "connection to the machine broke"),
+        ((HELLO, BEAT), None, {"lost": True}, Outcome.MISS, "last heartbeat at 12 s"),
+        ((HELLO, BEAT), None, {"timed_out": True}, Outcome.FAIL, "no result within 60 s (last heartbeat at 12 s"),
+        ((), None, {"timed_out": True}, Outcome.FAIL, "no result within 60 s (no heartbeat)"),
+        ((HELLO, BEAT), 124, {}, Outcome.FAIL, "no result within 60 s"),
+        (GOOD, None, {"timed_out": True}, Outcome.FAIL, "gave its result but did not exit within 60 s"),
+        ((HELLO,), None, {}, Outcome.FAIL, "killed by signal"),
+        ((HELLO,), -11, {}, Outcome.FAIL, "SIGSEGV"),
+        ((HELLO,), 134, {}, Outcome.FAIL, "SIGABRT"),
+        (GOOD, 139, {}, Outcome.FAIL, "SIGSEGV after giving its result"),
+        ((), 0, {}, Outcome.ERROR, "exit status 0 without a result"),
+        ((HELLO, DEVICE), 0, {}, Outcome.ERROR, "exit status 0 without a result"),
+        ((), 127, {"stderr": b"gtrun: not found\n"}, Outcome.ERROR, "could not be started (exit status 127): gtrun"),
+        ((HELLO,), 1, {"truncated": True}, Outcome.ERROR, "longer than its limit"),
+        ((), 255, {}, Outcome.ERROR, "exit status 255 without a result"),
+        ((HELLO, DEVICE, result("fail", "5 wrong")), 1, {}, Outcome.FAIL, "5 wrong"),
+        ((HELLO, DEVICE, result("implausible", "time 0")), 3, {}, Outcome.FAIL, "implausible: time 0"),
+        ((HELLO, result("skip", "no library")), 77, {}, Outcome.SKIP, "no library"),
+        ((HELLO, result("error", "no kernel")), 2, {}, Outcome.ERROR, "no kernel"),
+        ((HELLO, DEVICE, CHECK, METRIC, result("pass")), 1, {}, Outcome.ERROR, "said 'pass' but exited with status 1"),
+        ((HELLO, DEVICE, result("fail")), 0, {}, Outcome.ERROR, "said 'fail' but exited with status 0"),
+        ((HELLO, DEVICE, result("odd")), 0, {}, Outcome.ERROR, "said 'odd'"),
+        ((DEVICE, CHECK, METRIC, result()), 0, {}, Outcome.ERROR, "first record is missing"),
+        (({**HELLO, "schema": 2}, *GOOD[1:]), 0, {}, Outcome.ERROR, "wire schema 2"),
+        (({**HELLO, "test": "vecadd"}, *GOOD[1:]), 0, {}, Outcome.ERROR, "'vecadd' instead of 'triad'"),
+        ((HELLO, DEVICE, METRIC, result()), 0, {}, Outcome.ERROR, "without a check"),
+        ((HELLO, DEVICE, {**CHECK, "ok": False}, METRIC, result()), 0, {}, Outcome.ERROR, "a check is bad"),
+        ((HELLO, CHECK, METRIC, result()), 0, {}, Outcome.ERROR, "without naming the device"),
+        ((HELLO, DEVICE, CHECK, result()), 0, {}, Outcome.ERROR, "'triad_bw' is missing"),
+        ((HELLO, DEVICE, CHECK, {**METRIC, "unit": "GB/s"}, result()), 0, {}, Outcome.ERROR, "not in B/s"),
+        ((HELLO, DEVICE, CHECK, {**METRIC, "p50": "2e9"}, result()), 0, {}, Outcome.ERROR, "median is no number"),
+        ((HELLO, DEVICE, CHECK, {**METRIC, "samples": []}, result()), 0, {}, Outcome.ERROR, "samples are missing"),
+        ((HELLO, DEVICE, CHECK, {**METRIC, "samples": [1, "a"]}, result()), 0, {}, Outcome.ERROR, "a sample is no"),
+        ((HELLO, DEVICE, CHECK, {**METRIC, "p50": 9e9}, result()), 0, {}, Outcome.ERROR, "not within its samples"),
+    ],
+)
+def test_what_was_left_decides(
+    records: tuple[dict[str, Any], ...], status: int | None, rest: dict[str, Any], outcome: Outcome, reason: str
+) -> None:
+    one = judged(*records, status=status, **rest)
+    assert one.outcome is outcome
+    assert reason in one.reason
+    assert outcome is Outcome.PASS or not one.metrics
+
+
+def test_the_kind_is_known_even_when_the_test_crashed() -> None:
+    assert judged(HELLO, {**DEVICE, "kind": "gpu"}, status=139).kind == "gpu"
+    assert judged(HELLO, {**DEVICE, "kind": "quantum"}, status=139).kind == "none"
+
+
+def test_a_device_cannot_flood_the_details() -> None:
+    many = [{**DEVICE, "name": "x" * 5000} for _ in range(500)]
+    one = judged(HELLO, *many, CHECK, METRIC, result())
+    assert one.details["devices"] == 500
+    assert len(one.details) < 300
+    assert max(len(str(value)) for value in one.details.values()) <= 200
+
+
+@given(
+    st.lists(st.sampled_from([HELLO, DEVICE, CHECK, METRIC, BEAT, result(), result("fail"), {"ev": "result"}])),
+    st.one_of(st.none(), st.integers(-70, 260)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_only_a_whole_pass_is_a_pass(
+    records: list[dict[str, Any]], status: int | None, timed_out: bool, lost: bool
+) -> None:
+    one = judged(*records, status=status, timed_out=timed_out, lost=lost)
+    if one.outcome is Outcome.PASS:
+        assert status == 0
+        assert not timed_out
+        assert not lost
+        assert all(needed in records for needed in (HELLO, DEVICE, CHECK, METRIC, result()))
+    if one.outcome not in (Outcome.PASS, Outcome.SKIP):
+        assert one.reason
