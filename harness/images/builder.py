@@ -129,9 +129,23 @@ class Images:
 
         return self._once(f"boot {kernel.source}", make)
 
+    def missing(self, guest: str, stack: str, kernel: KernelSpec) -> tuple[str, ...]:
+        """The parts of a cell's image that are not in the cache, the compute tests aside; nothing is made.
+
+        Raises:
+            KernelUnavailable, InfraError: the kernel cannot be resolved.
+        """
+        identity = self.identity(kernel)
+        wanted = (
+            (f"kernel {identity.release}", self.cache / "kernels" / identity.digest),
+            (f"kernel layer {identity.release}", self._folder("kernel", self._kernel_key(identity))),
+            (f"root layer {guest} with {stack}", self._folder("root", self._root_key(guest, stack))),
+        )
+        return tuple(name for name, path in wanted if not path.is_dir())
+
     def kernel_layer(self, boot: BootKernel, made: list[str] | None = None) -> Path:
         """The modules of a kernel as a read-only file."""
-        key = _key("kernel", boot.identity.digest, self._text("_boot/Containerfile.kernel"))
+        key = self._kernel_key(boot.identity)
 
         def build(reference: str) -> None:
             with tempfile.TemporaryDirectory(prefix="kernel-", dir=self._scratch()) as context:
@@ -161,11 +175,10 @@ class Images:
         """A guest with a stack's user space as a read-only file."""
         recipe = self.recipes.guest(guest)
         folder = self.recipes.stack_dir(guest, stack)
-        base_key = self._once(f"base key {guest}", lambda: self._base_key(guest, recipe))
-        key = _key("root", base_key, _digest_of_tree(folder))
+        key = self._root_key(guest, stack)
 
         def build(reference: str) -> None:
-            base = self._base(guest, recipe, base_key, timeout, made)
+            base = self._base(guest, recipe, self._base_key(guest), timeout, made)
             self.buildah.build(reference, folder / "Containerfile", folder, arguments={"BASE": base}, timeout=timeout)
 
         return self._erofs("root", key, f"{guest} with {stack}", build, made)
@@ -216,14 +229,26 @@ class Images:
         ]
         must(argv, timeout=timeout)
 
-    def _base_key(self, guest: str, recipe: GuestRecipe) -> str:
-        folder = self.recipes.guest_dir(guest)
-        state = ""
-        if recipe.base.mmdebstrap:
-            # The same recipe gives other packages after the archive's next point release.
-            state = self.archive().state(recipe.base.mmdebstrap.suite)
-        own = [path for path in folder.iterdir() if path.is_file()]
-        return _key("base", recipe.model_dump_json(), state, *(_digest_of_tree(path) for path in sorted(own)))
+    def _base_key(self, guest: str) -> str:
+        def make() -> str:
+            recipe = self.recipes.guest(guest)
+            state = ""
+            if recipe.base.mmdebstrap:
+                # The same recipe gives other packages after the archive's next point release.
+                state = self.archive().state(recipe.base.mmdebstrap.suite)
+            own = sorted(path for path in self.recipes.guest_dir(guest).iterdir() if path.is_file())
+            return _key("base", recipe.model_dump_json(), state, *(_digest_of_tree(path) for path in own))
+
+        return self._once(f"base key {guest}", make)
+
+    def _root_key(self, guest: str, stack: str) -> str:
+        return _key("root", self._base_key(guest), _digest_of_tree(self.recipes.stack_dir(guest, stack)))
+
+    def _kernel_key(self, identity: KernelIdentity) -> str:
+        return _key("kernel", identity.digest, self._text("_boot/Containerfile.kernel"))
+
+    def _folder(self, kind: str, key: str) -> Path:
+        return self.cache / "erofs" / f"{kind}-{key[:32]}"
 
     def _boot_files(self, identity: KernelIdentity, files: KernelFiles) -> BootKernel:
         init = self.recipes.boot_dir / "init"
@@ -246,7 +271,7 @@ class Images:
         )
 
     def _erofs(self, kind: str, key: str, label: str, build: Callable[[str], None], made: list[str] | None) -> Path:
-        folder = self.cache / "erofs" / f"{kind}-{key[:32]}"
+        folder = self._folder(kind, key)
 
         def make(into: Path) -> None:
             self._begin(f"{kind} layer: {label}", False, made)

@@ -1,0 +1,50 @@
+# Two commands do all the set-up on a fresh machine: `make matrix` and `make test`. Both may be repeated.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TEST_CACHE ?= $(CURDIR)/.cache/tests
+TEST_JOBS ?= 2
+
+.PHONY: help matrix test test-all lint bench host venv clean
+
+help:
+	@echo 'make matrix    set up this host, run the default matrix, print the path of the HTML report'
+	@echo 'make test      set up this host, run linters, type checks and the fast tests'
+	@echo 'make test-all  the same with the slow lanes (many real VMs)'
+	@echo 'make bench     measure us and our peers in the same run'
+	@echo 'make clean     remove what runs left behind, and the virtualenv'
+
+host:
+	@scripts/install-host-packages
+
+$(VENV)/.ready: pyproject.toml
+	@echo "== virtualenv $(VENV): kdmatrix with its dependencies and the development tools"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable '.[build]' --group dev
+	@touch $@
+
+venv: $(VENV)/.ready
+
+matrix: host venv
+	@$(BIN)/kdmatrix run
+
+lint: venv
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: host lint
+	@KDMATRIX_TEST_CACHE='$(TEST_CACHE)' $(BIN)/python -m pytest -m 'not slow' -n $(TEST_JOBS) --dist loadgroup
+
+test-all: host lint
+	@KDMATRIX_TEST_CACHE='$(TEST_CACHE)' $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup
+
+bench: host venv
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:
+	@if [ -x $(BIN)/kdmatrix ]; then $(BIN)/kdmatrix clean; fi
+	@rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,75 @@
+"""What a run would do, without doing it: cells with exact releases, parts that are missing, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.content import content_dir
+from harness.errors import KdmatrixError, UserError
+from harness.lab import Lab
+from harness.matrix import load_matrix
+from harness.model.cell import Cell, LeftOut
+from harness.model.expand import expand
+from harness.model.matrix import Matrix
+from harness.model.select import select
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A matrix narrowed to what is asked for."""
+
+    matrix: Matrix
+    cells: tuple[Cell, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """One cell as ``kdmatrix plan`` shows it."""
+
+    cell: Cell
+    release: str
+    """Empty when the kernel cannot be resolved."""
+    to_make: tuple[str, ...]
+    problem: str
+
+
+def default_matrix() -> Path:
+    """``matrix.yaml`` of the current directory, else the one that ships with the installation."""
+    here = Path("matrix.yaml")
+    if here.is_file():
+        return here
+    beside = content_dir("guests").parent / "matrix.yaml"
+    if beside.is_file():
+        return beside
+    raise UserError("matrix.yaml: no such file here; name a matrix file")
+
+
+def choose(lab: Lab, path: Path | None, *, preset: str | None, expression: str | None) -> Selection:
+    """Read a matrix, expand it and narrow it by ``-k``.
+
+    Raises:
+        UserError: the file, the preset or the expression is wrong, or nothing is left.
+    """
+    matrix = load_matrix(path or default_matrix(), lab.known(), preset=preset)
+    expansion = expand(matrix, lab.unfit)
+    cells, left_out = expansion.cells, expansion.left_out
+    if expression:
+        cells, dropped = select(cells, expression)
+        left_out = (*left_out, *dropped)
+    return Selection(matrix, cells, left_out)
+
+
+def look_ahead(lab: Lab, cells: Sequence[Cell]) -> list[PlannedCell]:
+    """Resolve every cell's kernel and see what is missing in the cache."""
+    rows = []
+    for cell in cells:
+        try:
+            release = lab.images.identity(cell.kernel).release
+            to_make = lab.images.missing(cell.guest, cell.stack, cell.kernel)
+            rows.append(PlannedCell(cell, release, to_make, ""))
+        except KdmatrixError as error:
+            rows.append(PlannedCell(cell, "", (), str(error)))
+    return rows
