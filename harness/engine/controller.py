@@ -62,7 +62,7 @@ class Controller:
                         if item is None:
                             break
                         if self.store.claim(self.run_id, item.cell.id, item.number, self._owner):
-                            running[engine.submit(item.cell, item.number)] = item
+                            running[self._submit(engine, item)] = item
                     everything: list[Future[Any]] = [*running, *building]
                     wait(everything, timeout=0.5, return_when=FIRST_COMPLETED)
                     for built in [future for future in building if future.done()]:
@@ -84,6 +84,13 @@ class Controller:
             self.prepare(cell)
         except KdmatrixError:
             return  # remembered by the image cache; the cell's image rung reports it with its reason
+
+    def _submit(self, engine: Engine, item: Planned) -> Future[Attempt]:
+        try:
+            return engine.submit(item.cell, item.number)
+        except BaseException:
+            self.store.release(self.run_id, item.cell.id, item.number, self._owner)
+            raise
 
     def _gather(self, future: Future[Attempt], item: Planned, attempts: list[Attempt]) -> None:
         try:

@@ -71,7 +71,7 @@ class Image:
     layers: tuple[Layer, ...]
     """Topmost first."""
     made: tuple[str, ...] = ()
-    """The parts that were not in the cache."""
+    """The parts that were not in the cache when this process first wanted them."""
 
 
 @dataclass(slots=True)
@@ -88,6 +88,7 @@ class Images:
     """The directory of built compute tests, made when first called."""
     on_part: Callable[[str], None] = lambda _part: None
     """Told of every part that is begun."""
+    _made: set[str] = field(default_factory=set)
     _memory: dict[str, object] = field(default_factory=dict)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
@@ -105,25 +106,33 @@ class Images:
             InfraError: a mirror, a tool or the disk failed.
             BuildFailed: a Containerfile did not build.
         """
-        made: list[str] = []
-        boot = self.boot_kernel(kernel, made)
+        boot = self.boot_kernel(kernel)
         layers = (
-            Layer("tests", self.tests_layer(made)),
-            Layer("kernel", self.kernel_layer(boot, made)),
-            Layer("root", self.root_layer(guest, stack, timeout, made)),
+            Layer("tests", self.tests_layer()),
+            Layer("kernel", self.kernel_layer(boot)),
+            Layer("root", self.root_layer(guest, stack, timeout)),
         )
-        return Image(boot, layers, tuple(made))
+        release = boot.identity.release
+        parts = (
+            f"kernel {release}",
+            f"kernel layer {release}",
+            f"base {guest}",
+            f"root layer {guest} with {stack}",
+            "tests layer",
+        )
+        return Image(boot, layers, tuple(part for part in parts if part in self._made))
 
     def identity(self, kernel: KernelSpec) -> KernelIdentity:
         """Resolve a kernel to its exact release, without fetching it."""
         return self._once(f"identity {kernel}", lambda: self.kernel_source(kernel, False).resolve())
 
-    def boot_kernel(self, kernel: KernelSpec, made: list[str] | None = None) -> BootKernel:
+    def boot_kernel(self, kernel: KernelSpec) -> BootKernel:
         """Fetch a kernel and make its initramfs."""
 
         def make() -> BootKernel:
             identity = self.identity(kernel)
-            self._begin(f"kernel {identity.release}", (self.cache / "kernels" / identity.digest).is_dir(), made)
+            if not (self.cache / "kernels" / identity.digest).is_dir():
+                self._begin(f"kernel {identity.release}")
             files = self.kernel_source(kernel, False).fetch(self.cache / "kernels")
             return self._boot_files(identity, files)
 
@@ -143,7 +152,7 @@ class Images:
         )
         return tuple(name for name, path in wanted if not path.is_dir())
 
-    def kernel_layer(self, boot: BootKernel, made: list[str] | None = None) -> Path:
+    def kernel_layer(self, boot: BootKernel) -> Path:
         """The modules of a kernel as a read-only file."""
         key = self._kernel_key(boot.identity)
 
@@ -155,9 +164,9 @@ class Images:
                 containerfile = self.recipes.boot_dir / "Containerfile.kernel"
                 self.buildah.build(reference, containerfile, Path(context), timeout=900)
 
-        return self._erofs("kernel", key, boot.identity.release, build, made)
+        return self._erofs("kernel", key, f"kernel layer {boot.identity.release}", build)
 
-    def tests_layer(self, made: list[str] | None = None) -> Path:
+    def tests_layer(self) -> Path:
         """The compute tests as a read-only file."""
 
         def make() -> Path:
@@ -167,34 +176,34 @@ class Images:
             def build(reference: str) -> None:
                 self.buildah.build(reference, self.recipes.boot_dir / "Containerfile.tests", folder, timeout=300)
 
-            return self._erofs("tests", key, "compute tests", build, made)
+            return self._erofs("tests", key, "tests layer", build)
 
         return self._once("tests", make)
 
-    def root_layer(self, guest: str, stack: str, timeout: float, made: list[str] | None = None) -> Path:
+    def root_layer(self, guest: str, stack: str, timeout: float) -> Path:
         """A guest with a stack's user space as a read-only file."""
         recipe = self.recipes.guest(guest)
         folder = self.recipes.stack_dir(guest, stack)
         key = self._root_key(guest, stack)
 
         def build(reference: str) -> None:
-            base = self._base(guest, recipe, self._base_key(guest), timeout, made)
+            base = self._base(guest, recipe, self._base_key(guest), timeout)
             self.buildah.build(reference, folder / "Containerfile", folder, arguments={"BASE": base}, timeout=timeout)
 
-        return self._erofs("root", key, f"{guest} with {stack}", build, made)
+        return self._erofs("root", key, f"root layer {guest} with {stack}", build)
 
     def cached(self) -> Iterator[tuple[str, Path, int]]:
         """(what it is, path, bytes on disk) of everything in the cache."""
         for part in sorted(self.cache.glob("*")) if self.cache.is_dir() else ():
             yield part.name, part, disk_usage(part)
 
-    def _base(self, guest: str, recipe: GuestRecipe, key: str, timeout: float, made: list[str] | None) -> str:
+    def _base(self, guest: str, recipe: GuestRecipe, key: str, timeout: float) -> str:
         reference = self.buildah.reference("base", key)
 
         def make() -> str:
             if self.buildah.exists(reference):
                 return reference
-            self._begin(f"base {guest}", False, made)
+            self._begin(f"base {guest}")
             with tempfile.TemporaryDirectory(prefix="base-", dir=self._scratch()) as context:
                 folder = Path(context)
                 shutil.copytree(self.recipes.guest_dir(guest), folder, dirs_exist_ok=True)
@@ -270,11 +279,11 @@ class Images:
             modules=files.modules,
         )
 
-    def _erofs(self, kind: str, key: str, label: str, build: Callable[[str], None], made: list[str] | None) -> Path:
+    def _erofs(self, kind: str, key: str, part: str, build: Callable[[str], None]) -> Path:
         folder = self._folder(kind, key)
 
         def make(into: Path) -> None:
-            self._begin(f"{kind} layer: {label}", False, made)
+            self._begin(part)
             reference = self.buildah.reference(kind, key)
             if not self.buildah.exists(reference):
                 build(reference)
@@ -284,11 +293,9 @@ class Images:
         self._once(f"erofs {kind} {key}", lambda: placed_once(folder, make))
         return folder / "layer.erofs"
 
-    def _begin(self, part: str, cached: bool, made: list[str] | None) -> None:
-        if not cached:
-            self.on_part(part)
-            if made is not None:
-                made.append(part)
+    def _begin(self, part: str) -> None:
+        self._made.add(part)
+        self.on_part(part)
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
         """Run ``make`` once per name; later callers get its result, or its error, at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,5 +115,7 @@ def write_seed(seed: Seed, boot_dir: Path, into: Path) -> None:
         archive.file("seed/authorized_keys", seed.authorized_key, 0o600)
         archive.add("seed/guest-init", boot_dir / "guest-init", 0o755)
         archive.add("seed/sshd_config", boot_dir / "sshd_config")
-        archive.file("seed/boot.conf", "".join(f'{name}="{value}"\n' for name, value in settings.items()).encode())
+        archive.file(
+            "seed/boot.conf", "".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items()).encode()
+        )
         archive.close()

@@ -7,7 +7,8 @@ blacklist, and how to prove that the right driver is bound.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -161,5 +162,33 @@ def _load(path: Path, model: type[RecipeT]) -> RecipeT:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {key}: {first['msg']}") from None
+        raise UserError(f"{path}:{_line_of(text, first['loc'])}: {_explain(first['loc'], first)}") from None
+
+
+def _line_of(text: str, where: Sequence[int | str]) -> int:
+    """The 1-based line of a key; of a missing one, that of the mapping that lacks it."""
+    node = yaml.compose(text, Loader=yaml.CBaseLoader)
+    line = 1
+    for part in where:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = (node.value[part], node.value[part])
+        else:
+            found = None
+        if found is None:
+            break
+        line = found[0].start_mark.line + 1
+        node = found[1]
+    return line
+
+
+def _explain(where: Sequence[int | str], error: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in where)
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["type"] != "extra_forbidden":
+        return f"{key}: {error['msg']}"
+    known = {name for model in _Strict.__subclasses__() for name in model.model_fields}
+    nearest = difflib.get_close_matches(str(where[-1]), sorted(known), n=1)
+    return f"{key}: there is no such setting" + (f"; did you mean {nearest[0]}?" if nearest else "")

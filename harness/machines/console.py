@@ -34,12 +34,13 @@ _PATTERNS: tuple[tuple[Trouble, re.Pattern[str]], ...] = (
     (
         Trouble.OOPS,
         re.compile(
-            r"((?:BUG: (?:unable to handle|kernel NULL pointer)|Oops: |general protection fault|kernel BUG at "
+            # A user program's fault is told as "traps: name[pid] general protection fault ip:…".
+            r"((?:BUG: (?:unable to handle|kernel NULL pointer)|Oops: |general protection fault[,:]|kernel BUG at "
             r"|Unable to handle kernel |stack segment: |invalid opcode: \d).*)"
         ),
     ),
     (Trouble.RCU_STALL, re.compile(r"(rcu: INFO: \S+ (?:self-)?detected (?:expedited )?stall.*)")),
-    (Trouble.HUNG_TASK, re.compile(r"INFO: (task \S+ blocked for more than \d+ seconds.*)")),
+    (Trouble.HUNG_TASK, re.compile(r"INFO: (task .{1,64}? blocked (?:in I/O wait )?for more than \d+ seconds.*)")),
     (Trouble.HARNESS, re.compile(r"kdmatrix-initramfs: ((?:cannot|no disk|no tmpfs).*)")),
 )
 """Wordings of the kernel's own messages (kernel/panic.c, kernel/watchdog.c, kernel/rcu/tree_stall.h)."""
@@ -90,10 +91,10 @@ class Console:
             for part in data.splitlines(keepends=True):
                 self._line += part[: max(0, _LINE_LIMIT - len(self._line))]
                 if part.endswith((b"\n", b"\r")):
-                    if part.endswith(b"\n"):
-                        self._lines += 1
                     self._look(self._line.decode("utf-8", "replace").strip())
                     self._line.clear()
+                    # Counted after the look: a line's \r and \n may arrive apart.
+                    self._lines += part.endswith(b"\n")
 
     def content(self) -> bytes:
         """What was recorded; a marker line stands where the middle was dropped."""
@@ -125,10 +126,13 @@ class Console:
         if data:
             self._tail.append(data)
             self._tail_size += len(data)
-            while self._tail_size > TAIL_LIMIT:
+            while (excess := self._tail_size - TAIL_LIMIT) > 0:
                 old = self._tail.popleft()
-                self._tail_size -= len(old)
-                self._dropped += len(old)
+                if len(old) > excess:
+                    self._tail.appendleft(old[excess:])
+                cut = min(len(old), excess)
+                self._tail_size -= cut
+                self._dropped += cut
 
     def _look(self, text: str) -> None:
         for needle, phase in _PHASES:
@@ -139,8 +143,9 @@ class Console:
         for trouble, pattern in _PATTERNS:
             match = pattern.search(text)
             if match:
-                if len(self.sightings) < 200:
-                    self.sightings.append(Sighting(trouble, match.group(1)[:300], max(1, self._lines)))
+                # However much a guest prints, the first of each kind is kept.
+                if len(self.sightings) < 200 or self.worst(trouble) is None:
+                    self.sightings.append(Sighting(trouble, match.group(1)[:300], self._lines + 1))
                 if trouble is Trouble.PANIC:
                     self.panicked.set()
                 break

@@ -6,10 +6,16 @@ continuation lines begin with a blank.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 READ_KMSG = ("dd", "if=/dev/kmsg", "iflag=nonblock", "bs=8192", "status=none")
 """Prints every record that is there and ends with status 1 when no more is (EAGAIN)."""
+
+
+# WARN() begins its record; "RETBleed: WARNING: …" only tells of the CPU. A general protection fault of a user program
+# ("traps: name[pid] general protection fault ip:…") is not the kernel's.
+_COMPLAINT = re.compile(r"^WARNING: |BUG: |Oops: |kernel BUG at|general protection fault[,:]|UBSAN: |KASAN: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +59,4 @@ def since(messages: tuple[KernelMessage, ...], sequence: int) -> tuple[KernelMes
 
 def complaints(messages: tuple[KernelMessage, ...]) -> tuple[KernelMessage, ...]:
     """Messages by which the kernel says that something in it is wrong (not what a driver says of its device)."""
-    needles = ("WARNING: ", "BUG: ", "Oops: ", "kernel BUG at", "general protection fault", "UBSAN: ", "KASAN: ")
-    return tuple(message for message in messages if any(needle in message.text for needle in needles))
+    return tuple(message for message in messages if _COMPLAINT.search(message.text))

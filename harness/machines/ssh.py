@@ -123,6 +123,8 @@ class SshShell:
                     if not channel.recv_ready() and not channel.recv_stderr_ready():
                         code = channel.recv_exit_status()
                         status = code if code >= 0 else None
+                        # A broken connection closes the channel, too, but no end of output came before.
+                        lost = status is None and not (channel.eof_received and self._transport.is_active())
                         break
                     continue
                 if not self._transport.is_active() or (channel.closed and not channel.exit_status_ready()):

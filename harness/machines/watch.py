@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-_REGISTERS = re.compile(r"RIP=([0-9a-f]{8,16}) RFL=([0-9a-f]{8})", re.IGNORECASE)
-_HALTED = re.compile(r"\bHLT=([01])")
+_REGISTERS = re.compile(r"\b[RE]IP=([0-9a-f]{8,16}) [RE]FL=([0-9a-f]{8}).*\bHLT=([01])", re.IGNORECASE)
+"""One line per CPU; a CPU in 32-bit or real mode, such as one that was never started, has EIP and EFL."""
 _INTERRUPT_FLAG = 1 << 9
 """EFLAGS.IF (Intel SDM vol. 1, 3.4.3)."""
 
@@ -39,12 +39,10 @@ class CpuSample:
 
 def parse_registers(text: str) -> tuple[CpuSample, ...]:
     """Read the output of QEMU's ``info registers -a`` (x86-64)."""
-    halts = [match == "1" for match in _HALTED.findall(text)]
-    samples = []
-    for index, (pointer, flags) in enumerate(_REGISTERS.findall(text)):
-        halted = halts[index] if index < len(halts) else False
-        samples.append(CpuSample(int(pointer, 16), bool(int(flags, 16) & _INTERRUPT_FLAG), halted))
-    return tuple(samples)
+    return tuple(
+        CpuSample(int(pointer, 16), bool(int(flags, 16) & _INTERRUPT_FLAG), halted == "1")
+        for pointer, flags, halted in _REGISTERS.findall(text)
+    )
 
 
 class StallDetector:
@@ -69,7 +67,8 @@ class StallDetector:
         if all(cpu.halted for sample in recent for cpu in sample):
             return Stall.IDLE
         for number in range(min(len(sample) for sample in recent)):
-            if all(not sample[number].interrupts_enabled for sample in recent):
+            # A CPU taken offline is halted with interrupts off, and does no harm.
+            if all(not sample[number].interrupts_enabled and not sample[number].halted for sample in recent):
                 return Stall.SPINNING
         return Stall.NONE
 

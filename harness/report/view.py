@@ -207,10 +207,18 @@ def kind_of(attempts: Iterable[Attempt]) -> Kind:
 
 
 def count_tests(attempt: Attempt, planned: tuple[str, ...]) -> tuple[int, int]:
-    """Return (passed, all) compute tests; a planned test that left no result counts as not passed."""
-    results: dict[str, list[Outcome]] = {name: [] for name in planned}
+    """Return (passed, all) tests, modules loaded and unloaded among them.
+
+    A planned compute test that left no result counts as not passed, unless no compute rung applies to the stack at all
+    (skipped, but not because an earlier rung stopped the ladder).
+    """
+    computing = [stage for stage in attempt.stages if stage.stage in _COMPUTING]
+    inapplicable = computing and all(
+        stage.outcome is Outcome.SKIP and not stage.reason.lower().startswith("blocked") for stage in computing
+    )
+    results: dict[str, list[Outcome]] = {name: [] for name in (() if inapplicable else planned)}
     for test in attempt.tests:
-        if test.stage in _COMPUTING or test.name in results:
+        if test.name in results or test.outcome is not Outcome.SKIP:
             results.setdefault(test.name, []).append(test.outcome)
     fine = (Outcome.PASS, Outcome.DONE)
     good = sum(bool(seen) and all(outcome in fine for outcome in seen) for seen in results.values())
