@@ -22,8 +22,8 @@ host:
 $(VENV)/.ready: pyproject.toml
 	@echo "== virtualenv $(VENV): kdmatrix with its dependencies and the development tools"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --editable '.[build]' --group dev
+	@$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install -qq --editable '.[build]' --group dev
 	@touch $@
 
 venv: $(VENV)/.ready

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.images.recipe import Module, StackRecipe, Step
 from harness.machines.guest import Guest, GuestLost
@@ -96,6 +96,7 @@ def compute(
         for test in (test for test in tests if test.stage is stage):
             limit = min(timeout, test.timeout * scale)
             found, raw = run_test(guest, test, backend=backend, timeout=limit)
+            found = [_as_promised(result, stack, backend) for result in found]
             files[f"{backend}-{test.name}.txt"] = raw
             try:
                 if any(result.outcome in DECIDING for result in found):
@@ -116,20 +117,22 @@ def compute(
     return rung
 
 
+def _as_promised(result: TestResult, stack: StackRecipe, backend: str) -> TestResult:
+    """Hold a result against what the stack's recipe promises: its compute API, and what computes."""
+    if result.stage is Stage.ENUMERATE and result.outcome is Outcome.SKIP:
+        reason = f"the stack promises {backend}, which the guest does not offer: {result.reason}"
+        return replace(result, outcome=Outcome.FAIL, reason=reason)
+    if result.outcome is Outcome.PASS and result.kind != stack.kind:
+        reason = f"the test computed on {result.kind}, the stack promises {stack.kind}"
+        return replace(result, outcome=Outcome.FAIL, reason=reason)
+    return result
+
+
 def _with(result: TestResult, outcome: Outcome, reason: str) -> TestResult:
     if result.outcome not in DECIDING:
         return result
     was = f" (the test said {result.outcome}: {result.reason})" if result.reason else ""
-    return TestResult(
-        result.name,
-        result.stage,
-        outcome,
-        f"{reason}{was}",
-        result.seconds,
-        result.kind,
-        result.metrics,
-        result.details,
-    )
+    return replace(result, outcome=outcome, reason=f"{reason}{was}")
 
 
 def _load_module(guest: Guest, module: Module, timeout: float) -> TestResult:

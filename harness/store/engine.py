@@ -104,3 +104,12 @@ def set_write_ahead(engine: sa.Engine) -> None:
         if time.monotonic() > deadline:
             raise InfraError(f"{location_of(engine)}: cannot be put into WAL mode: another process holds it")
         time.sleep(0.05)
+
+
+def at_revision(engine: sa.Engine, revision: str) -> bool:
+    """Whether the database is at exactly this revision of the schema (alembic's own table says so)."""
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return False
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+        return found == [revision]

@@ -27,6 +27,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+REVISION = "0001"
+"""The newest revision of the migrations; raised together with a new file among them."""
+
 METADATA = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",

@@ -17,12 +17,11 @@ from harness.errors import InfraError, UserError
 from harness.journal import Owner
 from harness.model.cell import Cell, LeftOut
 from harness.model.records import Attempt
-from harness.store.engine import IMMEDIATE, location_of, make_engine, set_write_ahead
+from harness.store.engine import IMMEDIATE, at_revision, location_of, make_engine, set_write_ahead
 from harness.store.evidence import EvidenceStore
-from harness.store.migrate import migrate
 from harness.store.rows import CELL, dump_cell, insert_attempt, load_attempts
 from harness.store.run import PlanEntry, Planned, PlanState, RunInfo, RunState, StoredRun, new_run_id
-from harness.store.schema import ATTEMPT, PLAN, RUN
+from harness.store.schema import ATTEMPT, PLAN, REVISION, RUN
 
 
 @final
@@ -46,7 +45,12 @@ class Store:
         """
         engine = make_engine(location)
         try:
-            backup = migrate(engine)
+            backup = None
+            if not at_revision(engine, REVISION):
+                # Imported only when there is something to do: alembic takes 11 MB of an orchestrator's memory.
+                from harness.store.migrate import migrate
+
+                backup = migrate(engine)
             set_write_ahead(engine)
         except sa.exc.DBAPIError as error:
             engine.dispose()

@@ -5,7 +5,7 @@ from synthetic_run import KERNELS, TESTS, Shelf, attempt, small_run
 
 from harness.model.cell import Cell, LeftOut
 from harness.model.outcome import Outcome
-from harness.model.records import Attempt
+from harness.model.records import Attempt, StageResult, TestResult
 from harness.model.stage import Stage
 from harness.report.data import ReportInput
 from harness.report.view import CellView, State, views
@@ -64,6 +64,18 @@ def test_a_planned_test_without_a_result_counts_as_not_passed() -> None:
     made = attempt(CELL, RELEASE, Shelf())
     view = one(replace(made, tests=made.tests[:-1]))
     assert (view.tests_passed, view.tests_total) == (3, 4)
+
+
+def test_tests_that_do_not_apply_to_the_stack_are_not_held_against_it() -> None:
+    computing = (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT)
+    stages = tuple(
+        StageResult(stage, Outcome.SKIP if stage in computing else Outcome.PASS, 1.0, "no compute API")
+        for stage in Stage
+    )
+    modules = tuple(TestResult(f"load {name}", Stage.LOAD, Outcome.PASS) for name in ("amdgpu", "nouveau"))
+    absent = TestResult("load xe", Stage.LOAD, Outcome.SKIP, "this kernel has no module xe")
+    view = one(replace(attempt(CELL, RELEASE, Shelf()), stages=stages, tests=(*modules, absent)))
+    assert (view.tests_passed, view.tests_total) == (2, 2)
 
 
 def test_the_headline_is_the_median_over_boots_with_the_whole_spread() -> None:

@@ -17,7 +17,7 @@ import harness
 from harness.errors import InfraError, UserError
 from harness.store.engine import make_engine
 from harness.store.migrate import MIGRATIONS, migrate, upgrade
-from harness.store.schema import METADATA
+from harness.store.schema import METADATA, REVISION
 from harness.store.store import Store
 
 ROOT = Path(harness.__file__).parents[1]
@@ -183,3 +183,7 @@ def test_processes_that_open_a_new_database_at_once_all_succeed(location: str) -
     assert [opener.returncode for opener in openers] == [0] * 4, errors
     with Store.open(location) as store:
         assert len(store.runs()) == 4
+
+
+def test_the_schema_names_the_newest_revision() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == REVISION
