@@ -14,7 +14,7 @@ from pathlib import Path
 from harness import rungs
 from harness.errors import InfraError, KdmatrixError, UserError
 from harness.images.buildah import BuildFailed
-from harness.images.builder import Image, Images
+from harness.images.builder import Images
 from harness.images.recipe import Recipes, StackRecipe
 from harness.journal import Journal
 from harness.kernels.source import KernelUnavailable
@@ -25,6 +25,7 @@ from harness.machines.kmsg import READ_KMSG, parse_kmsg
 from harness.machines.ssh import KeyPair
 from harness.machines.vm import BootFailure, BootRequest, VirtualMachine, boot
 from harness.model.cell import Cell
+from harness.model.image import Image
 from harness.model.outcome import DECIDING, Outcome
 from harness.model.records import Attempt, Evidence, StageResult, TestResult, decide
 from harness.model.stage import LADDER, Stage
@@ -202,8 +203,11 @@ class _Ladder:
         checked = rungs.run_steps(guest, steps, stage, self.shop.scale)
         if any(result.outcome in DECIDING for result in checked):
             return rungs.from_tests(checked, "")
-        rung = rungs.compute(guest, stack, tests, stage, limit, self.shop.scale)
+        with rungs.kernel_watched(guest) as watch:
+            rung = rungs.compute(guest, stack, tests, stage, limit, self.shop.scale)
         rung.tests = [*checked, *rung.tests]
+        if rung.outcome not in DECIDING and watch.complaint:
+            rung.outcome, rung.reason = Outcome.FAIL, watch.complaint
         return rung
 
     def _unload(self, guest: Guest, stack: StackRecipe, limit: float) -> Rung:

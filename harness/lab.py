@@ -92,6 +92,8 @@ class Lab:
         if cell.stack not in self.recipes.stacks(cell.guest):
             return f"guest {cell.guest} has no recipe for {cell.stack}"
         stack = self.recipes.stack(cell.guest, cell.stack)
+        if stack.build is not None:
+            return f"{cell.stack} builds its modules by {stack.build.method}, which this version cannot do yet"
         if cell.device == "none":
             return f"{cell.stack} needs a device" if stack.device == "required" else None
         if stack.device == "none":

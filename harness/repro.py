@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import json
 import shlex
+import stat
+import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from harness.cell import EMULATION_FACTOR
 from harness.errors import InfraError, UserError
-from harness.images.builder import Image
 from harness.images.initramfs import GUEST_INIT, Seed
 from harness.images.recipe import Recipes, StackRecipe, Step
 from harness.lab import Lab
 from harness.machines.domain import Accelerator, Disk, Domain, disks_for, kernel_cmdline
 from harness.machines.hypervisor import emulator
 from harness.model.cell import Cell
+from harness.model.image import Image
+from harness.model.image import Image
 from harness.model.records import Attempt
 from harness.model.stage import Stage
 from harness.placing import sha256_file
@@ -49,8 +51,7 @@ class Boot:
 def qemu_argv(domain: Domain, console: Path = _CONSOLE) -> list[str]:
     """Return the argument vector of a QEMU that is the same machine as the libvirt domain.
 
-    The serial port goes to the file ``console``. A domain whose network is passt gets QEMU's own user network at the
-    same place on the bus: passt needs a second process and gives the guest nothing that a cell uses.
+    The serial port goes to the file ``console``.
     """
     argv = [domain.emulator, "-name", f"guest={domain.name}", "-uuid", domain.uuid]
     argv += ["-machine", "q35,usb=off,dump-guest-core=off", "-accel", "kvm" if domain.accelerator == "kvm" else "tcg"]
@@ -67,7 +68,7 @@ def qemu_argv(domain: Domain, console: Path = _CONSOLE) -> list[str]:
     argv += ["-device", _json(driver="isa-serial", chardev="charserial0", id="serial0", index=0)]
     argv += ["-object", _json(**{"qom-type": "rng-random"}, id="objrng0", filename="/dev/urandom")]
     argv += ["-device", _json(driver="virtio-rng-pci", rng="objrng0", id="rng0", bus="pcie.0", addr="0x3")]
-    argv += replace(domain, network="user").qemu_arguments
+    argv += domain.qemu_arguments
     argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
     return [*argv, "-device", _json(driver="pvpanic"), "-msg", "timestamp=on"]
 
@@ -141,7 +142,7 @@ def recorded_domain(xml: bytes, initramfs: Path | None = None) -> Domain:
             name="kdmatrix-repro",
             cell_id="" if marks is None else marks.get("id", ""),
             run_id="" if marks is None else marks.get("run", ""),
-            accelerator=cast(Accelerator, "kvm" if root.get("type") == "kvm" else "qemu"),
+            accelerator="kvm" if root.get("type") == "kvm" else "qemu",
             emulator=_text(root, "devices/emulator"),
             kernel=kernel,
             initramfs=initramfs or kernel.parent / "initramfs.cpio",
@@ -180,28 +181,20 @@ def _recorded_disk(node: ElementTree.Element) -> Disk:
     )
 
 
-def script_of_attempt(lab: Lab, run: StoredRun, cell_id: str, number: int | None = None) -> str:
-    """Return the script of a recorded attempt: the last one of the cell, or that with this number.
+def script_for(lab: Lab, run: StoredRun, cell: Cell, attempt: Attempt) -> str:
+    """Return the script of a recorded attempt.
 
     It boots what that attempt booted, from the paths in its ``domain.xml``; no mirror is asked as long as the cache
     holds them.
 
     Raises:
-        UserError: there is no such attempt, it never came to boot, or what it booted is no longer in the cache.
+        UserError: the attempt never came to boot, or what it booted is no longer in the cache.
     """
-    cell = next((cell for cell in run.cells if cell.id == cell_id), None)
-    if cell is None:
-        known = ", ".join(cell.id for cell in run.cells) or "none"
-        raise UserError(f"run {run.info.id} has no cell {cell_id}; it has: {known}")
-    attempts = [one for one in run.attempts if one.cell_id == cell_id and number in (None, one.number)]
-    if not attempts:
-        which = "attempt" if number is None else f"attempt {number}"
-        raise UserError(f"run {run.info.id} has no {which} of {cell_id} that came to an end")
-    attempt = attempts[-1]
     files = [file for stage in attempt.stages for file in stage.evidence if file.name == "domain.xml"]
     release = attempt.facts.get("kernel.release", "")
     if not files or not release:
-        raise UserError(f"{cell_id}: attempt {attempt.number} left no domain.xml: it ended on {attempt.rung}")
+        which = f"attempt {attempt.number} of {cell.id} in run {run.info.id}"
+        raise UserError(f"{which} booted nothing (it ended on {attempt.rung}), so there is nothing to repeat")
     domain = recorded_domain(lab.evidence.read(files[0].sha256, files[0].size))
     if not domain.initramfs.is_file():
         domain = replace(domain, initramfs=_initramfs(lab, cell, attempt))
@@ -241,7 +234,7 @@ def script(
     return "".join(
         [
             _head(cell, boot, attempt),
-            _settings(cell, boot, init, scale),
+            _settings(cell, boot, scale),
             f"start_qemu() {{\n    set -- {_qemu_words(boot.domain)}\n{_START}}}\n\n",
             "commands() {\n" + "".join(f"    {step}\n" for step in steps) + "}\n\n",
             "guest_files() {\n" + _seed_files(boot, recipes.boot_dir, init) + "}\n",
@@ -264,7 +257,7 @@ def _one_line(text: str) -> str:
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
-def _settings(cell: Cell, boot: Boot, init: str, scale: float) -> str:
+def _settings(cell: Cell, boot: Boot, scale: float) -> str:
     domain = boot.domain
     files = [domain.kernel, domain.initramfs, *(disk.path for disk in domain.disks)]
     checks = "".join(f"    check_file {_sha256(path)} {shlex.quote(str(path))}\n" for path in files)
@@ -274,12 +267,15 @@ def _settings(cell: Cell, boot: Boot, init: str, scale: float) -> str:
         "qemu": domain.emulator,
         "accelerator": domain.accelerator,
         "initramfs": str(domain.initramfs),
-        # Only the minimal init says on the console when its SSH server starts.
-        "sign": "kdmatrix-guest: starting sshd" if init == GUEST_INIT else "",
         "boot_seconds": f"{cell.timeouts.boot * scale:.0f}",
     }
-    lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items())
+    lines = "".join(f"{name}={_quoted(value)}\n" for name, value in settings.items())
     return f"{lines}\ncheck_files() {{\n{checks}}}\n\n"
+
+
+def _quoted(text: str) -> str:
+    """Quote for the shell even what needs no quotes: ``a=b-c`` looks like arithmetic to linters."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 def _sha256(path: Path) -> str:
@@ -350,30 +346,43 @@ def _remote(argv: Sequence[str]) -> str:
 
 
 def _seed_files(boot: Boot, boot_dir: Path, init: str) -> str:
-    """Write what :func:`harness.images.initramfs.write_seed` puts into the archive, less the keys."""
+    """Shell lines that write what :func:`write_seed` puts into the archive, less the keys, which the script makes."""
     seed = Seed(b"", b"", tuple(disk.serial for disk in boot.domain.disks), "guest", init)
-    settings = {
-        "LAYERS": " ".join(seed.layers),
-        "ADDRESS": seed.address,
-        "PREFIX": str(seed.prefix),
-        "OVERLAY_SIZE": seed.overlay_size,
-        "NEXT_INIT": seed.init,
-        "HOSTNAME": seed.hostname,
-    }
-    files = {"boot.conf": "".join(f'{name}="{value}"\n' for name, value in settings.items())}
-    for name in ("guest-init", "sshd_config"):
+    with tempfile.TemporaryDirectory(prefix="kdmatrix-seed-") as folder:
+        archive = Path(folder) / "seed.cpio"
         try:
-            files[name] = (boot_dir / name).read_text()
+            write_seed(seed, boot_dir, archive)
+            entries = list(_entries(archive.read_bytes()))
         except OSError as error:
-            raise InfraError(f"{boot_dir / name} cannot be read: {error.strerror}") from error
-    return "".join(_here_document(name, text) for name, text in files.items())
+            raise InfraError(f"the seed of a boot cannot be made: {error}") from error
+    lines = []
+    for name, mode, content in entries:
+        if content:
+            lines.append(_here_document(name, content.decode()))
+            lines.append(f'    chmod {mode & 0o777:o} "$work/{name}"\n')
+    return "".join(lines)
+
+
+def _entries(archive: bytes) -> Iterator[tuple[str, int, bytes]]:
+    """(name, mode, content) of every regular file of a ``newc`` archive; see :mod:`harness.images.cpio`."""
+    at = 0
+    while at < len(archive):
+        fields = [int(archive[at + 6 + 8 * index :][:8], 16) for index in range(13)]
+        mode, size, name_size = fields[1], fields[6], fields[11]
+        start = at + 110 + name_size + -(110 + name_size) % 4
+        name = archive[at + 110 :][: name_size - 1].decode()
+        if name == "TRAILER!!!":
+            return
+        if stat.S_ISREG(mode):
+            yield name, mode, archive[start : start + size]
+        at = start + size + -size % 4
 
 
 def _here_document(name: str, text: str) -> str:
     mark = "END_OF_FILE"
     while f"\n{mark}\n" in f"\n{text}\n":
         mark += "_"
-    return f"    cat >\"$work/seed/{name}\" <<'{mark}'\n{text.rstrip(chr(10))}\n{mark}\n"
+    return f"    cat >\"$work/{name}\" <<'{mark}'\n{text.rstrip(chr(10))}\n{mark}\n"
 
 
 _START = """\
@@ -435,7 +444,6 @@ make_seed() {
     rm "$work/seed/ssh_host_ed25519_key.pub"
     cp "$work/client_key.pub" "$work/seed/authorized_keys"
     guest_files
-    chmod 755 "$work/seed/guest-init"
     (cd "$work" && find seed | cpio --quiet -o -H newc >seed.cpio) || die 2 "cpio could not write the seed archive"
     cat "$initramfs" "$work/seed.cpio" >"$work/initramfs" || die 2 "$work has no room for the initramfs"
 }
@@ -470,7 +478,7 @@ boot() {
 
 wait_for_guest() {
     while :; do
-        if [ -z "$sign" ] || grep -q "$sign" "$console"; then
+        if grep -q 'kdmatrix-guest: starting sshd' "$console"; then
             (exec_in_guest 0 root@127.0.0.1 'uname -r') </dev/null >"$work/release" 2>"$work/ssh.log" && return 0
         fi
         if ! kill -0 "$qemu_pid" 2>/dev/null; then

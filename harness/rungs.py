@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from harness.images.recipe import Module, StackRecipe, Step
@@ -96,7 +97,8 @@ def compute(
         for test in (test for test in tests if test.stage is stage):
             limit = min(timeout, test.timeout * scale)
             found, raw = run_test(guest, test, backend=backend, timeout=limit)
-            found = [_as_promised(result, stack, backend) for result in found]
+            if backend in test.backends:
+                found = [_as_promised(result, stack, backend) for result in found]
             files[f"{backend}-{test.name}.txt"] = raw
             try:
                 if any(result.outcome in DECIDING for result in found):
@@ -115,6 +117,27 @@ def compute(
     rung = from_tests(results, f"no test of the matrix stands on the {stage} rung")
     rung.files = files
     return rung
+
+
+@dataclass(slots=True)
+class Watch:
+    """What the kernel said while something ran."""
+
+    complaint: str = ""
+
+
+@contextmanager
+def kernel_watched(guest: Guest) -> Iterator[Watch]:
+    """Note whether the kernel complained or became tainted during the block, however well the block itself went."""
+    guest.new_messages()
+    before = guest.taint()
+    watch = Watch()
+    yield watch
+    if guest.machine.death() is None:
+        messages = guest.new_messages()
+        outcome, reason = _judge_change(True, False, 0.0, b"", messages, added(before, guest.taint()))
+        if outcome is Outcome.FAIL:
+            watch.complaint = reason
 
 
 def _as_promised(result: TestResult, stack: StackRecipe, backend: str) -> TestResult:

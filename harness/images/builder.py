@@ -33,6 +33,7 @@ from harness.kernels.archive import Archive
 from harness.kernels.source import KernelFiles, KernelSource
 from harness.kernels.vmlinux import extract_vmlinux
 from harness.model.cell import KernelIdentity, KernelSpec
+from harness.model.image import BootKernel, Image, Layer
 from harness.placing import placed_once
 
 T = TypeVar("T")
@@ -40,38 +41,6 @@ T = TypeVar("T")
 _MKFS = ["mkfs.erofs", "--quiet", "-Enoinline_data", "-U", "00000000-0000-0000-0000-000000000000"]
 _FORMAT = "1"
 """Goes into every key: raise it when the way in which parts are made changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A read-only EROFS file that is attached as a disk."""
-
-    serial: str
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class BootKernel:
-    """A kernel ready to be booted."""
-
-    identity: KernelIdentity
-    vmlinuz: Path
-    vmlinux: Path | None
-    """The same kernel without its decompressor, for QEMU's PVH entry; None where it has none."""
-    initramfs: Path
-    config: Path
-    modules: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """All that a cell boots from."""
-
-    kernel: BootKernel
-    layers: tuple[Layer, ...]
-    """Topmost first."""
-    made: tuple[str, ...] = ()
-    """The parts that were not in the cache when this process first wanted them."""
 
 
 @dataclass(slots=True)
@@ -206,7 +175,9 @@ class Images:
             self._begin(f"base {guest}")
             with tempfile.TemporaryDirectory(prefix="base-", dir=self._scratch()) as context:
                 folder = Path(context)
-                shutil.copytree(self.recipes.guest_dir(guest), folder, dirs_exist_ok=True)
+                shutil.copytree(
+                    self.recipes.guest_dir(guest), folder, ignore=shutil.ignore_patterns("stacks"), dirs_exist_ok=True
+                )
                 arguments = {"BASE": recipe.base.image} if recipe.base.image else {}
                 if recipe.base.mmdebstrap:
                     self._bootstrap(recipe, folder / "base.tar", timeout)
@@ -245,13 +216,15 @@ class Images:
             if recipe.base.mmdebstrap:
                 # The same recipe gives other packages after the archive's next point release.
                 state = self.archive().state(recipe.base.mmdebstrap.suite)
-            own = sorted(path for path in self.recipes.guest_dir(guest).iterdir() if path.is_file())
+            own = sorted(path for path in self.recipes.guest_dir(guest).iterdir() if path.name != "stacks")
             return _key("base", recipe.model_dump_json(), state, *(_digest_of_tree(path) for path in own))
 
         return self._once(f"base key {guest}", make)
 
     def _root_key(self, guest: str, stack: str) -> str:
-        return _key("root", self._base_key(guest), _digest_of_tree(self.recipes.stack_dir(guest, stack)))
+        # stack.yaml says what to do in the guest; nothing of it goes into the image.
+        folder = self.recipes.stack_dir(guest, stack)
+        return _key("root", self._base_key(guest), _digest_of_tree(folder, leave_out="stack.yaml"))
 
     def _kernel_key(self, identity: KernelIdentity) -> str:
         return _key("kernel", identity.digest, self._text("_boot/Containerfile.kernel"))
@@ -340,12 +313,12 @@ def _key(*parts: str) -> str:
     return hashlib.sha256("\0".join((_FORMAT, *parts)).encode()).hexdigest()
 
 
-def _digest_of_tree(path: Path) -> str:
+def _digest_of_tree(path: Path, leave_out: str = "") -> str:
     """SHA-256 over names, modes and contents of a file or of all files below a directory."""
     digest = hashlib.sha256()
     for one in [path] if path.is_file() else sorted(path.rglob("*")):
-        if one.is_file():
-            name = one.relative_to(path).as_posix()
+        name = one.relative_to(path).as_posix()
+        if one.is_file() and name != leave_out:
             digest.update(f"{name}\0{one.stat().st_mode & 0o777:o}\0".encode())
             digest.update(hashlib.sha256(one.read_bytes()).digest())
     return digest.hexdigest()

@@ -30,7 +30,7 @@ ROOT_MODULES = (
 
 _APPLETS = (
     *("sh", "mount", "umount", "insmod", "cat", "sleep", "mkdir", "ip", "cp", "chmod", "switch_root", "poweroff"),
-    *("hostname", "echo", "uname", "[", "test", "ls", "dmesg"),
+    *("ln", "hostname", "echo", "uname", "[", "test", "ls", "dmesg"),
 )
 
 
@@ -115,6 +115,7 @@ def write_seed(seed: Seed, boot_dir: Path, into: Path) -> None:
         archive.file("seed/authorized_keys", seed.authorized_key, 0o600)
         archive.add("seed/guest-init", boot_dir / "guest-init", 0o755)
         archive.add("seed/sshd_config", boot_dir / "sshd_config")
+        archive.add("seed/kdmatrix-sshd.service", boot_dir / "kdmatrix-sshd.service")
         archive.file(
             "seed/boot.conf", "".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items()).encode()
         )

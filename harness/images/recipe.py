@@ -8,12 +8,13 @@ blacklist, and how to prove that the right driver is bound.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harness.errors import UserError
 from harness.model.records import Kind
@@ -42,8 +43,18 @@ class Step(_Strict):
     timeout: float = 60.0
     match: str | None = None
     """Regular expression that standard output must match."""
-    stage: Stage = Stage.LOAD
-    """The rung that it decides."""
+    stage: Literal[Stage.LOAD, Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT] = Stage.LOAD
+    """The rung that it decides; ``activate`` steps always belong to ``load``."""
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+        return pattern
 
 
 class Build(_Strict):
@@ -69,7 +80,7 @@ class StackRecipe(_Strict):
     """Overrides the guest's choice when the stack needs a service manager."""
     modules: tuple[Module, ...] = ()
     blacklist: tuple[str, ...] = ()
-    """Rivals kept from binding the device: written to modprobe.d and to the kernel command line."""
+    """Rivals kept from binding the device, by ``modprobe.blacklist`` on the kernel command line (modprobe(8), udev)."""
     build: Build | None = None
     activate: tuple[Step, ...] = ()
     verify: tuple[Step, ...] = ()

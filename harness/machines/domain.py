@@ -17,7 +17,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 Accelerator = Literal["kvm", "qemu"]
 """``qemu`` is libvirt's word for plain emulation (TCG)."""
-Network = Literal["passt", "user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,6 @@ class Domain:
     memory: int = 1 << 30
     """Bytes."""
     vcpus: int = 1
-    network: Network = "user"
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -62,10 +60,8 @@ class Domain:
         """Words for QEMU that libvirt has no element for.
 
         ``restrict=on`` shuts the guest in: only the forwarded SSH port exists, neither the host nor the network can
-        be reached from inside.
+        be reached from inside. passt, libvirt's other way without privileges, has no such switch.
         """
-        if self.network == "passt":
-            return ()
         forward = f"hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"
         return (
             "-netdev",

@@ -13,10 +13,6 @@ from typing import Any
 
 from harness.errors import InfraError
 from harness.machines.daemon import choose_uri, import_libvirt
-from harness.machines.domain import Network
-
-_PASST_SINCE = 9_002_000
-"""libvirt's version number from which ``<portForward>`` with passt works without a log file option."""
 
 _loop_guard = threading.Lock()
 _loop_running = False
@@ -93,12 +89,6 @@ class Hypervisor:
             "host.libvirt": _dotted(self.connection.getLibVersion()),
             "host.qemu": _dotted(self.connection.getVersion()),
         }
-
-    @property
-    def network(self) -> Network:
-        """passt where libvirt can forward ports with it and it is installed, else QEMU's user networking."""
-        new_enough = self.connection.getLibVersion() >= _PASST_SINCE
-        return "passt" if new_enough and shutil.which("passt") else "user"
 
     def expect_end(self, uuid: str) -> Ending:
         """Note how the domain with this uuid ends; to be called before it is created."""

@@ -7,11 +7,13 @@ Measured traits of paramiko that this works around: it sets no socket options (a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
 import socket
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 
@@ -105,7 +107,8 @@ class SshShell:
         channel: paramiko.Channel | None = None
         try:
             channel = self._transport.open_session(timeout=timeout)
-            channel.exec_command(shlex.join(argv))
+            with _closed_at(channel, deadline):
+                channel.exec_command(shlex.join(argv))
             pending = memoryview(stdin)
             channel.setblocking(False)
             sent_eof = False
@@ -136,7 +139,8 @@ class SshShell:
                 if not moved:
                     channel.status_event.wait(_POLL)
         except (OSError, EOFError, paramiko.SSHException):
-            lost = True
+            timed_out = time.monotonic() >= deadline and self._transport.is_active()
+            lost = not timed_out
         finally:
             if channel is not None:
                 channel.close()
@@ -182,7 +186,22 @@ def _feed(channel: paramiko.Channel, pending: memoryview) -> tuple[memoryview, b
             pending = pending[channel.send(bytes(pending[:_CHUNK])) :]
         except TimeoutError:
             break
+        except OSError:  # the program ended without reading it all; whether its status arrived is told elsewhere
+            return pending[:0], True
     if len(pending):
         return pending, False
-    channel.shutdown_write()
+    with contextlib.suppress(OSError):
+        channel.shutdown_write()
     return pending, True
+
+
+@contextlib.contextmanager
+def _closed_at(channel: paramiko.Channel, deadline: float) -> Iterator[None]:
+    """Close the channel if the block still runs at ``deadline``: paramiko waits for the reply to an exec for ever."""
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), channel.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InfraError
-from harness.images.builder import Image
 from harness.images.initramfs import GUEST_INIT, Seed, write_seed
 from harness.journal import Journal
 from harness.machines.console import Console, Trouble
@@ -23,6 +22,7 @@ from harness.machines.domain import Accelerator, Domain, disks_for, kernel_cmdli
 from harness.machines.hypervisor import Ending, Hypervisor, emulator
 from harness.machines.ssh import KeyPair, SshShell
 from harness.machines.watch import Stall, StallDetector, parse_registers
+from harness.model.image import Image
 from harness.model.outcome import Outcome
 
 _PORT_TRIES = 5
@@ -105,7 +105,7 @@ class VirtualMachine:
             now = time.monotonic()
             if now > deadline:
                 raise self._too_slow(now - started, failure)
-            if self.console.ssh_begun.is_set() or self._request.init == "systemd":
+            if self.console.ssh_begun.is_set():
                 try:
                     # Even an idle guest that will never answer keeps the port open: QEMU accepts for it.
                     patience = min(_SSH_TRY, max(1.0, deadline - now))
@@ -320,7 +320,6 @@ def _domain(hypervisor: Hypervisor, request: BootRequest, initramfs: Path) -> Do
         ssh_port=port,
         memory=request.memory,
         vcpus=request.vcpus,
-        network=hypervisor.network,
     )
 
 

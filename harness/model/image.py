@@ -1,0 +1,40 @@
+"""What a cell boots from, as files on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.model.cell import KernelIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A read-only EROFS file that is attached as a disk."""
+
+    serial: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BootKernel:
+    """A kernel ready to be booted."""
+
+    identity: KernelIdentity
+    vmlinuz: Path
+    vmlinux: Path | None
+    """The same kernel without its decompressor, for QEMU's PVH entry; None where it has none."""
+    initramfs: Path
+    config: Path
+    modules: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """All that a cell boots from."""
+
+    kernel: BootKernel
+    layers: tuple[Layer, ...]
+    """Topmost first."""
+    made: tuple[str, ...] = ()
+    """The parts that were not in the cache when this process first wanted them."""
