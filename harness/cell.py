@@ -193,14 +193,15 @@ class _Ladder:
             self._rung(Stage.UNLOAD, lambda: self._unload(guest, stack, limit))
 
     def _load(self, guest: Guest, stack: StackRecipe, packages: tuple[str, ...], limit: float) -> Rung:
-        rung = rungs.load(guest, stack, limit, self.shop.scale)
-        if packages:
+        activate = self.cell.timeouts.activate * self.shop.scale
+        rung = rungs.load(guest, stack, limit, activate, self.shop.scale)
+        if packages and rung.outcome not in DECIDING:
             rung.files["packages.txt"] = guest.must(packages, timeout=60 * self.shop.scale).encode()
         return rung
 
     def _compute(self, guest: Guest, stack: StackRecipe, tests: list[TestSpec], stage: Stage, limit: float) -> Rung:
         steps = [step for step in stack.verify if step.stage is stage]
-        checked = rungs.run_steps(guest, steps, stage, self.shop.scale)
+        checked, _ = rungs.run_steps(guest, steps, stage, limit, self.shop.scale)
         if any(result.outcome in DECIDING for result in checked):
             return rungs.from_tests(checked, "")
         with rungs.kernel_watched(guest) as watch:
@@ -222,7 +223,11 @@ class _Ladder:
         return rung
 
     def _close(self, machine: VirtualMachine) -> None:
-        """Add the console to the last rung that the guest took part in; it is whole only once the VM has ended."""
+        """Add the log of a guest that failed but still answers, then the console, whole only once the VM has ended."""
+        if not self._alive and self.stages[-1].stage is not Stage.BOOT and machine.death() is None:
+            log = _log_text(Guest(machine))
+            if log:
+                self.stages[-1] = _with_evidence(self.stages[-1], self.shop.evidence.put(log, "dmesg.txt"))
         self.shop.hypervisor.destroy(machine.domain.uuid)
         machine.ending.stopped.wait(10.0)
         console = self.shop.evidence.put(

@@ -19,13 +19,12 @@ from pathlib import Path
 
 from harness.cell import EMULATION_FACTOR
 from harness.errors import InfraError, UserError
-from harness.images.initramfs import GUEST_INIT, Seed
+from harness.images.initramfs import GUEST_INIT, Seed, write_seed
 from harness.images.recipe import Recipes, StackRecipe, Step
 from harness.lab import Lab
 from harness.machines.domain import Accelerator, Disk, Domain, disks_for, kernel_cmdline
 from harness.machines.hypervisor import emulator
 from harness.model.cell import Cell
-from harness.model.image import Image
 from harness.model.image import Image
 from harness.model.records import Attempt
 from harness.model.stage import Stage

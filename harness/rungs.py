@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -40,49 +40,84 @@ def from_tests(tests: list[TestResult], nothing: str) -> Rung:
     return Rung(outcome, reason if outcome in DECIDING or outcome is Outcome.SKIP else "", tests)
 
 
-def load(guest: Guest, stack: StackRecipe, timeout: float, scale: float) -> Rung:
-    """Load the stack's modules one by one, then run its ``activate`` and ``verify`` steps of this rung."""
-    results = [_load_module(guest, module, timeout) for module in stack.modules]
-    steps = [*stack.activate, *(step for step in stack.verify if step.stage is Stage.LOAD)]
-    results += run_steps(guest, steps, Stage.LOAD, scale)
+def load(guest: Guest, stack: StackRecipe, timeout: float, activate: float, scale: float) -> Rung:
+    """Load the stack's modules one by one, then run its ``activate`` and ``verify`` steps of this rung.
+
+    ``timeout`` bounds each module and ``activate`` each step, in seconds.
+    """
+    turns: list[Turn] = [
+        (f"load {module.name}", lambda module=module: _load_module(guest, module, timeout))  # type: ignore[misc]
+        for module in stack.modules
+    ]
+    results, lost = _in_turn(Stage.LOAD, turns)
+    if not lost:
+        steps = [*stack.activate, *(step for step in stack.verify if step.stage is Stage.LOAD)]
+        more, lost = run_steps(guest, steps, Stage.LOAD, activate, scale)
+        results += more
     rung = from_tests(results, "the stack has no kernel module")
-    present = [module.name for module, result in zip(stack.modules, results, strict=False) if result.outcome in _LOADED]
-    if present:
+    loaded = {result.name for result in results if result.outcome is Outcome.PASS}
+    present = [module.name for module in stack.modules if f"load {module.name}" in loaded]
+    if present and not lost:
         rung.files["modinfo.txt"] = guest.run(["modinfo", *present], timeout=timeout).stdout
         rung.files["modules.txt"] = guest.run(["cat", "/proc/modules"], timeout=timeout).stdout
     return rung
 
 
-_LOADED = (Outcome.PASS, Outcome.DONE)
-
-
 def unload(guest: Guest, stack: StackRecipe, loaded: Iterable[str], timeout: float) -> Rung:
     """Remove the modules in reverse order; one that stays, or that makes the kernel complain, is a finding."""
     names = [module for module in stack.modules if module.name in set(loaded)]
-    results = [_unload_module(guest, module, timeout) for module in reversed(names)]
+    turns: list[Turn] = [
+        (f"unload {module.name}", lambda module=module: _unload_module(guest, module, timeout))  # type: ignore[misc]
+        for module in reversed(names)
+    ]
+    results, _ = _in_turn(Stage.UNLOAD, turns)
     return from_tests(results, "nothing was loaded that could be removed")
 
 
-def run_steps(guest: Guest, steps: Sequence[Step], stage: Stage, scale: float) -> list[TestResult]:
-    """Run a recipe's steps; the first that fails ends them."""
+def run_steps(
+    guest: Guest, steps: Sequence[Step], stage: Stage, limit: float, scale: float
+) -> tuple[list[TestResult], bool]:
+    """Run a recipe's steps until one fails; return the results and whether the guest was lost."""
     results: list[TestResult] = []
     for step in steps:
-        done = guest.run(step.run, timeout=step.timeout * scale)
-        guest.check(done)
         name = " ".join(step.run)[:80]
-        if done.timed_out:
-            outcome, reason = Outcome.FAIL, f"did not finish within {step.timeout * scale:.0f} s"
-        elif not done.ok:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no error output"]
-            outcome, reason = Outcome.FAIL, f"returned {done.exit_status}: {said[0][:200]}"
-        elif step.match and not re.search(step.match, done.stdout.decode("utf-8", "replace")):
-            outcome, reason = Outcome.FAIL, f"its output does not match {step.match!r}"
-        else:
-            outcome, reason = Outcome.PASS, ""
-        results.append(TestResult(name, stage, outcome, reason, done.seconds))
-        if outcome is not Outcome.PASS:
-            break
-    return results
+        allowed = min(step.timeout * scale, limit)
+        turn: Turn = (name, lambda step=step, name=name, allowed=allowed: _step(guest, step, stage, name, allowed))  # type: ignore[misc]
+        found, lost = _in_turn(stage, [turn])
+        results += found
+        if lost or found[-1].outcome is not Outcome.PASS:
+            return results, lost
+    return results, False
+
+
+Turn = tuple[str, Callable[[], TestResult]]
+
+
+def _in_turn(stage: Stage, turns: Iterable[Turn]) -> tuple[list[TestResult], bool]:
+    """Do one thing after the other; when the guest is lost in one, that is its result and the last one."""
+    results: list[TestResult] = []
+    for name, act in turns:
+        try:
+            results.append(act())
+        except GuestLost as error:
+            results.append(TestResult(name, stage, error.outcome, error.reason))
+            return results, True
+    return results, False
+
+
+def _step(guest: Guest, step: Step, stage: Stage, name: str, limit: float) -> TestResult:
+    done = guest.run(step.run, timeout=limit)
+    guest.check(done)
+    if done.timed_out:
+        outcome, reason = Outcome.FAIL, f"did not finish within {limit:.0f} s"
+    elif not done.ok:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no error output"]
+        outcome, reason = Outcome.FAIL, f"returned {done.exit_status}: {said[0][:200]}"
+    elif step.match and not re.search(step.match, done.stdout.decode("utf-8", "replace")):
+        outcome, reason = Outcome.FAIL, f"its output does not match {step.match!r}"
+    else:
+        outcome, reason = Outcome.PASS, ""
+    return TestResult(name, stage, outcome, reason, done.seconds)
 
 
 def compute(

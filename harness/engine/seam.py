@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Protocol
+from uuid import uuid4
 
 from harness.model.cell import Cell
 from harness.model.records import Attempt
@@ -69,7 +70,8 @@ class DaskEngine:
             pure=False,
             retries=0,
             resources={resource: 1},
-            key=f"{self._name}/{cell.id}#{number}",
+            # Unique: a key that is still being released would give the former result again.
+            key=f"{self._name}/{cell.id}#{number}-{uuid4().hex}",
         )
         local: Future[Attempt] = Future()
         local.set_running_or_notify_cancel()
@@ -89,7 +91,7 @@ class DaskEngine:
 
 @contextmanager
 def local_engine(name: str, work: Work, slots: int, devices: Sequence[str] = ("none",)) -> Iterator[DaskEngine]:
-    """An engine in this process: one worker with a thread per slot, no server, no port."""
+    """An engine in this process: one worker with a thread per slot, and nothing that listens to the network."""
     import dask
     from distributed import Client, LocalCluster
 
@@ -102,7 +104,12 @@ def local_engine(name: str, work: Work, slots: int, devices: Sequence[str] = ("n
         "distributed.admin.tick.limit": "1h",
         "distributed.worker.profile.enabled": False,
         "distributed.diagnostics.nvml": False,
+        # Its web servers cannot be switched off. They serve nothing and are put where no other host can reach them;
+        # left alone, they listen on all interfaces.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
     }
+    nowhere = "127.0.0.1:0"
     with (
         dask.config.set(quiet),
         LocalCluster(  # type: ignore[no-untyped-call]
@@ -112,6 +119,8 @@ def local_engine(name: str, work: Work, slots: int, devices: Sequence[str] = ("n
             threads_per_worker=max(1, slots),
             resources=resources,
             dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": nowhere, "dashboard": False},
+            worker_dashboard_address=nowhere,
             memory_limit=0,
             silence_logs=50,
         ) as cluster,

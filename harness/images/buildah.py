@@ -17,6 +17,14 @@ from harness.hostcmd import must, run
 
 _NAME = "localhost/kdmatrix"
 
+_IN_NAMESPACE = """
+b() { buildah --root "$KDM_ROOT" --runroot "$KDM_RUN" --storage-driver overlay "$@"; }
+container=$(b from --pull-never "$1") || exit 1
+shift
+trap 'b rm "$container" >/dev/null' EXIT
+tree=$(b mount "$container") && "$@" "$tree"
+"""
+
 
 class Buildah:
     """Images named ``localhost/kdmatrix/<kind>:<key>`` in a storage of our own."""
@@ -88,16 +96,10 @@ class Buildah:
             with self.mounted(reference) as tree:
                 must([*argv, tree], timeout=timeout)
             return
-        script = 'c=$(buildah --root "$1" --runroot "$2" from --pull-never "$3") || exit 1; shift_to=$c; shift 3; '
-        script += (
-            'm=$(buildah --root "$KDM_ROOT" --runroot "$KDM_RUN" mount "$shift_to") && "$@" "$m"; s=$?; '
-            'buildah --root "$KDM_ROOT" --runroot "$KDM_RUN" rm "$shift_to" >/dev/null; exit $s'
-        )
-        root, runroot = self._storage / "root", self._storage / "run"
         must(
-            ["buildah", "unshare", "sh", "-c", script, "kdmatrix", root, runroot, reference, *argv],
+            ["buildah", "unshare", "sh", "-c", _IN_NAMESPACE, "kdmatrix", reference, *argv],
             timeout=timeout,
-            env={"KDM_ROOT": str(root), "KDM_RUN": str(runroot)},
+            env={"KDM_ROOT": str(self._storage / "root"), "KDM_RUN": str(self._storage / "run")},
         )
 
     def size_of(self, reference: str) -> int:

@@ -47,6 +47,8 @@ class Domain:
     memory: int = 1 << 30
     """Bytes."""
     vcpus: int = 1
+    privileged: bool = True
+    """Whether libvirt runs as root and would change the owner of the files that it opens."""
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property

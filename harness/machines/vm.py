@@ -236,7 +236,8 @@ def boot(
                     handle = _start(hypervisor, domain, console, one)
                 except InfraError as error:
                     last = error
-                    if "hostfwd" in str(error) or "Address already in use" in str(error):
+                    # libvirt does not always pass on what QEMU said, so the port itself is asked, too.
+                    if "hostfwd" in str(error) or not _is_free(domain.ssh_port):
                         continue  # somebody took the port in between
                     raise
                 machine = VirtualMachine(hypervisor, request, domain, handle, console, ending)
@@ -320,6 +321,7 @@ def _domain(hypervisor: Hypervisor, request: BootRequest, initramfs: Path) -> Do
         ssh_port=port,
         memory=request.memory,
         vcpus=request.vcpus,
+        privileged=not hypervisor.uri.endswith("/session"),
     )
 
 
@@ -328,3 +330,12 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

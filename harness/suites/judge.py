@@ -60,7 +60,7 @@ def _decide(
     wrong = _foreign(test, wire)
     if wrong:
         return Outcome.ERROR, wrong, ()
-    reason = result.text("reason")
+    reason = " ".join(result.text("reason").split())  # a reason is one line, and a compiler's words may be more
     if said == "skip":
         return Outcome.SKIP, reason or "the test does not apply here", ()
     if said == "error":
