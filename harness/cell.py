@@ -21,7 +21,6 @@ from harness.kernels.source import KernelUnavailable
 from harness.machines.domain import Accelerator
 from harness.machines.guest import Guest, GuestLost
 from harness.machines.hypervisor import Hypervisor
-from harness.machines.kmsg import READ_KMSG, parse_kmsg
 from harness.machines.ssh import KeyPair
 from harness.machines.vm import BootFailure, BootRequest, VirtualMachine, boot
 from harness.model.cell import Cell
@@ -88,6 +87,7 @@ class _Ladder:
         self.facts: dict[str, str] = dict(shop.host_facts)
         self.facts["accelerator"] = "KVM" if shop.accelerator == "kvm" else "emulation (TCG)"
         self.image: Image | None = None
+        self.guest: Guest | None = None
 
     def climb(self) -> Attempt:
         try:
@@ -154,8 +154,8 @@ class _Ladder:
                 return self._boot(machine[0])
 
             self._rung(Stage.BOOT, start)
-            if self._alive:
-                self._climb_in(Guest(machine[0]), stack, recipe.packages)
+            if self._alive and self.guest is not None:
+                self._climb_in(self.guest, stack, recipe.packages)
             if machine:
                 self._close(machine[0])
 
@@ -163,8 +163,9 @@ class _Ladder:
         deadline = min(self.deadline, time.monotonic() + self.cell.timeouts.boot * self.shop.scale)
         quiet = _QUIET if self.shop.accelerator == "kvm" else _QUIET * 2
         machine.wait_for_ssh(deadline, quiet)
-        guest = Guest(machine)
-        seen = guest.must(["uname", "-r"], timeout=30 * self.shop.scale).strip()
+        guest = self.guest = Guest(machine)
+        said = guest.must(["sh", "-c", "uname -r; cat /proc/cmdline /proc/version"], timeout=30 * self.shop.scale)
+        seen, cmdline, build = [*said.split("\n"), "", "", ""][:3]
         rung = Rung(Outcome.PASS, facts={"uname_release": seen})
         rung.files["domain.xml"] = machine.domain.xml().encode()
         expected = self.facts["kernel.release"]
@@ -172,12 +173,13 @@ class _Ladder:
             rung.outcome = Outcome.MISS
             rung.reason = f"the guest runs {seen}, not {expected}: nothing is known about the cell's kernel"
             return rung
-        rung.files["dmesg-boot.txt"] = _log_text(guest)
+        taint = guest.change().taint_after
+        rung.files["dmesg-boot.txt"] = guest.last.log
         rung.facts |= {
             "boot.seconds_to_ssh": f"{machine.seconds_to_ssh:.2f}",
-            "kernel.cmdline": guest.must(["cat", "/proc/cmdline"], timeout=30).strip(),
-            "kernel.build": guest.must(["cat", "/proc/version"], timeout=30).strip(),
-            "taint.boot": letters(guest.taint()),
+            "kernel.cmdline": cmdline,
+            "kernel.build": build,
+            "taint.boot": letters(taint),
         }
         return rung
 
@@ -218,16 +220,17 @@ class _Ladder:
             if result.stage is Stage.LOAD and result.outcome is Outcome.PASS and not result.details.get("builtin")
         ]
         rung = rungs.unload(guest, stack, loaded, limit)
-        rung.files["dmesg.txt"] = _log_text(guest)
-        rung.facts["taint.end"] = letters(guest.taint())
+        # Every change was looked at right after it, so the last look is the end.
+        rung.files["dmesg.txt"] = guest.last.log
+        rung.facts["taint.end"] = letters(guest.last.taint)
         return rung
 
     def _close(self, machine: VirtualMachine) -> None:
         """Add the log of a guest that failed but still answers, then the console, whole only once the VM has ended."""
         if not self._alive and self.stages[-1].stage is not Stage.BOOT and machine.death() is None:
-            log = _log_text(Guest(machine))
-            if log:
-                self.stages[-1] = _with_evidence(self.stages[-1], self.shop.evidence.put(log, "dmesg.txt"))
+            with contextlib.suppress(GuestLost):
+                log = self.shop.evidence.put(Guest(machine).look().log, "dmesg.txt")
+                self.stages[-1] = _with_evidence(self.stages[-1], log)
         self.shop.hypervisor.destroy(machine.domain.uuid)
         machine.ending.stopped.wait(10.0)
         console = self.shop.evidence.put(
@@ -290,11 +293,6 @@ class _Ladder:
             tests=tuple(self.tests),
             facts=self.facts,
         )
-
-
-def _log_text(guest: Guest) -> bytes:
-    done = guest.run(READ_KMSG, timeout=60, limit=16 << 20)
-    return "".join(f"{message.line()}\n" for message in parse_kmsg(done.stdout)).encode()
 
 
 def _with_evidence(result: StageResult, *more: Evidence) -> StageResult:

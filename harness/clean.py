@@ -52,7 +52,8 @@ def clean(lab: Lab, *, images: bool = False) -> list[Undone]:
         done.append(Undone(f"path {stale}", "removed"))
     for stale in lab.evidence.remove_leftovers(0.0) if lab.home.evidence.is_dir() else ():
         done.append(Undone(f"path {stale}", "removed"))
-    if PrivateDaemon(lab.home.root / "libvirt").stop():
+    state = lab.home.root / "libvirt"
+    if state.is_dir() and PrivateDaemon(state).stop():
         done.append(Undone("private libvirtd", "removed"))
     if images:
         for name, path, size in list(lab.images.cached()):
@@ -73,7 +74,8 @@ def _half_made(lab: Lab) -> list[Path]:
 def _undo(entry: Entry, lab: Lab) -> str:
     if entry.kind == "path":
         path = Path(entry.name)
-        if not path.is_relative_to(lab.home.root):
+        # Only what really lies below the home is removed, whatever ".." and links make the name look like.
+        if path.name == ".." or not path.parent.resolve().is_relative_to(lab.home.root.resolve()):
             return f"left alone: not below {lab.home.root}"
         if not path.exists():
             return "was gone already"

@@ -12,6 +12,7 @@ from harness.errors import InfraError
 
 _SBIN = ("/usr/sbin", "/sbin")
 _SETPRIV = shutil.which("setpriv")
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 def run(
@@ -31,14 +32,26 @@ def run(
     if _SETPRIV:
         # Whatever kills this process, its children go with it: none is left to be found.
         words = [_SETPRIV, "--pdeathsig", "KILL", *words]
-    try:
-        return subprocess.run(
-            words, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout, env=environment, cwd=cwd, check=False
-        )
-    except FileNotFoundError as error:
-        raise InfraError(f"{words[0]} is not installed on this host ({error.strerror})") from error
-    except subprocess.TimeoutExpired as error:
-        raise InfraError(f"{words[0]} did not finish within {timeout:.0f} s: {' '.join(words[:4])}") from error
+    name = Path(str(argv[0])).name
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, cwd=cwd
+    ) as process:
+        _running.add(process)
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise InfraError(f"{name} did not finish within {timeout:.0f} s: {' '.join(map(str, argv[:4]))}") from error
+        finally:
+            process.kill()  # nothing but a time-out or an interrupt comes here with the process alive
+            _running.discard(process)
+    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+
+
+def kill_all() -> None:
+    """Kill every program that :func:`run` waits for in any thread; each caller sees it fail."""
+    for process in list(_running):
+        process.kill()
 
 
 def must(

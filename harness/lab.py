@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.content import content_dir
+from harness.errors import UserError
 from harness.home import Home, default_home
 from harness.images.builder import Images
 from harness.images.recipe import Recipes
@@ -57,7 +58,10 @@ class Lab:
 
     def store(self) -> Store:
         """Open the results; the caller closes it."""
-        self.home.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.home.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.home.root}: not usable as KDMATRIX_HOME: {error.strerror}") from error
         return Store.open(self.home.database, self.evidence)
 
     def journal(self, run_id: str = "") -> Journal:

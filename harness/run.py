@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness import hostcmd
 from harness.cell import Workshop, execute
 from harness.clean import undo_orphans
 from harness.engine.controller import Controller, Listener
@@ -102,7 +103,7 @@ def carry_out(
         )
         slots = min(slots_for(limits, acceleration.accelerator), len(planned))
         engine = stack.enter_context(local_engine(run_id, lambda cell, number: execute(cell, number, shop), slots))
-        interrupt.actions.append(hypervisor.destroy_all_of_this_process)
+        interrupt.actions += [hypervisor.destroy_all_of_this_process, hostcmd.kill_all]
         controller = Controller(
             store=store,
             run_id=run_id,

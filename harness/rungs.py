@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from harness.images.recipe import Module, StackRecipe, Step
-from harness.machines.guest import Guest, GuestLost
-from harness.machines.kmsg import KernelMessage, complaints
+from harness.machines.guest import Change, Guest, GuestLost
+from harness.machines.kmsg import complaints
 from harness.model.outcome import DECIDING, Outcome, summarise
 from harness.model.records import TestResult
 from harness.model.stage import Stage
@@ -59,7 +59,7 @@ def load(guest: Guest, stack: StackRecipe, timeout: float, activate: float, scal
     present = [module.name for module in stack.modules if f"load {module.name}" in loaded]
     if present and not lost:
         rung.files["modinfo.txt"] = guest.run(["modinfo", *present], timeout=timeout).stdout
-        rung.files["modules.txt"] = guest.run(["cat", "/proc/modules"], timeout=timeout).stdout
+        rung.files["modules.txt"] = guest.last.modules
     return rung
 
 
@@ -164,13 +164,10 @@ class Watch:
 @contextmanager
 def kernel_watched(guest: Guest) -> Iterator[Watch]:
     """Note whether the kernel complained or became tainted during the block, however well the block itself went."""
-    guest.new_messages()
-    before = guest.taint()
     watch = Watch()
     yield watch
     if guest.machine.death() is None:
-        messages = guest.new_messages()
-        outcome, reason = _judge_change(True, False, 0.0, b"", messages, added(before, guest.taint()))
+        outcome, reason = _judge_change(True, False, 0.0, b"", guest.change())
         if outcome is Outcome.FAIL:
             watch.complaint = reason
 
@@ -197,6 +194,8 @@ def _load_module(guest: Guest, module: Module, timeout: float) -> TestResult:
     name = f"load {module.name}"
     where = guest.run(["modinfo", "-F", "filename", module.name], timeout=timeout)
     guest.check(where if where.lost else None)
+    if where.exit_status not in (0, 1):  # it returns 1 for a module that it does not find
+        raise GuestLost(Outcome.MISS, f"modinfo in the guest ended with status {where.exit_status}")
     if not where.ok:
         outcome = Outcome.FAIL if module.required else Outcome.SKIP
         return TestResult(name, Stage.LOAD, outcome, f"this kernel has no module {module.name}")
@@ -208,7 +207,7 @@ def _load_module(guest: Guest, module: Module, timeout: float) -> TestResult:
         Stage.LOAD,
         ["modprobe", "--", module.name, *module.parameters],
         timeout,
-        lambda: _is_loaded(guest, module.name),
+        lambda loaded: _key(module.name) in loaded,
         "modprobe succeeded but the module is not there",
     )
 
@@ -220,41 +219,43 @@ def _unload_module(guest: Guest, module: Module, timeout: float) -> TestResult:
         Stage.UNLOAD,
         ["modprobe", "--remove", "--", module.name],
         timeout,
-        lambda: not _is_loaded(guest, module.name),
+        lambda loaded: _key(module.name) not in loaded,
         "modprobe succeeded but the module is still there",
     )
 
 
 def _watched(
-    guest: Guest, name: str, stage: Stage, argv: list[str], timeout: float, achieved: object, otherwise: str
+    guest: Guest,
+    name: str,
+    stage: Stage,
+    argv: list[str],
+    timeout: float,
+    achieved: Callable[[frozenset[str]], bool],
+    otherwise: str,
 ) -> TestResult:
-    """Run a command that changes the kernel, with taint and log before and after."""
+    """Run a command that changes the kernel, and hold taint, log and modules against those before it."""
     started = time.monotonic()
-    guest.new_messages()
-    before = guest.taint()
     done = guest.run(argv, timeout=timeout)
     guest.check(done)
-    messages = guest.new_messages()
-    after = guest.taint()
+    change = guest.change()
     details: dict[str, str | int | float | bool] = {
-        "taint_before": letters(before),
-        "taint_after": letters(after),
-        "new_messages": len(messages),
+        "taint_before": letters(change.taint_before),
+        "taint_after": letters(change.taint_after),
+        "new_messages": len(change.messages),
     }
-    worst = [message for message in messages if message.level <= 3]
+    worst = [message for message in change.messages if message.level <= 3]
     if worst:
         details["first_error"] = worst[0].text[:200]
-    outcome, reason = _judge_change(done.ok, done.timed_out, timeout, done.stderr, messages, added(before, after))
-    if outcome is Outcome.PASS and callable(achieved) and not achieved():
+    outcome, reason = _judge_change(done.ok, done.timed_out, timeout, done.stderr, change)
+    if outcome is Outcome.PASS and not achieved(change.modules):
         outcome, reason = Outcome.FAIL, otherwise
     return TestResult(name, stage, outcome, reason, time.monotonic() - started, details=details)
 
 
-def _judge_change(
-    ok: bool, timed_out: bool, timeout: float, stderr: bytes, messages: tuple[KernelMessage, ...], new_taint: int
-) -> tuple[Outcome, str]:
-    complained = complaints(messages)
-    bad = sum(1 << bit for bit, (letter, _) in enumerate(TAINT_BITS) if letter in BAD) & new_taint
+def _judge_change(ok: bool, timed_out: bool, timeout: float, stderr: bytes, change: Change) -> tuple[Outcome, str]:
+    complained = complaints(change.messages)
+    new = added(change.taint_before, change.taint_after)
+    bad = sum(1 << bit for bit, (letter, _) in enumerate(TAINT_BITS) if letter in BAD) & new
     if complained:
         return Outcome.FAIL, f"the kernel complained: {complained[0].text[:200]}"
     if bad:
@@ -267,5 +268,5 @@ def _judge_change(
     return Outcome.PASS, ""
 
 
-def _is_loaded(guest: Guest, module: str) -> bool:
-    return guest.run(["test", "-d", f"/sys/module/{module.replace('-', '_')}"], timeout=60).ok
+def _key(module: str) -> str:
+    return module.replace("-", "_")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class Buildah:
         for name, value in sorted((arguments or {}).items()):
             words += ["--build-arg", f"{name}={value}"]
         words += ["--tag", reference, "--file", containerfile, context]
-        done = run(words, timeout=timeout, env={"DEBIAN_FRONTEND": "noninteractive"})
+        done = run(words, timeout=timeout, env={"DEBIAN_FRONTEND": "noninteractive", "TMPDIR": str(self._scratch())})
         log = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
         if done.returncode != 0:
             raise BuildFailed(reference, done.returncode, log)
@@ -120,7 +121,14 @@ class Buildah:
         left = json.loads(done.stdout or b"[]") or []
         if left:
             run([*self._prefix, "rm", "--all"], timeout=300)
+        shutil.rmtree(self._storage / "tmp", ignore_errors=True)
         return len(left)
+
+    def _scratch(self) -> Path:
+        """Where buildah keeps what a build needs for its time: what a killed one leaves is then ours to remove."""
+        folder = self._storage / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def remove_all(self) -> None:
         """Remove every container and image of this storage."""

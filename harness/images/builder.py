@@ -207,7 +207,7 @@ class Images:
             into,
             source,
         ]
-        must(argv, timeout=timeout)
+        must(argv, timeout=timeout, env={"TMPDIR": str(self._scratch())})
 
     def _base_key(self, guest: str) -> str:
         def make() -> str:

@@ -131,6 +131,8 @@ class PrivateDaemon:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 time.sleep(0.05)
+            with contextlib.suppress(OSError):
+                self.socket_dir.rmdir()
             return True
 
     def exec_in_namespace(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.machines.console import Trouble
-from harness.machines.kmsg import READ_KMSG, KernelMessage, parse_kmsg, since
+from harness.machines.kmsg import KernelMessage, parse_kmsg, since
 from harness.machines.vm import VirtualMachine
 from harness.model.outcome import Outcome
 from harness.model.shell import Completed
@@ -16,7 +16,7 @@ _DEATH_GRACE = 5.0
 _RECONNECT = 20.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)  # neither frozen nor slotted: with statements set attributes of an exception on its way
 class GuestLost(Exception):
     """The guest cannot go on; says whose fault it is."""
 
@@ -27,12 +27,54 @@ class GuestLost(Exception):
         return self.reason
 
 
+LOOK = (
+    "sh",
+    "-c",
+    "cat /proc/sys/kernel/tainted; echo @modules; cat /proc/modules; echo @log;"
+    " exec dd if=/dev/kmsg iflag=nonblock bs=8192 status=none",
+)
+"""The log comes last: reading it ends with status 1 when no more is there (EAGAIN)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A guest's kernel at one moment."""
+
+    taint: int
+    modules: bytes
+    """``/proc/modules``."""
+    messages: tuple[KernelMessage, ...]
+    """Everything that the log still holds."""
+
+    @property
+    def module_names(self) -> frozenset[str]:
+        """Loaded modules, with underscores."""
+        return frozenset(line.split(b" ", 1)[0].decode("utf-8", "replace") for line in self.modules.splitlines())
+
+    @property
+    def log(self) -> bytes:
+        """The messages as dmesg prints them."""
+        return "".join(f"{message.line()}\n" for message in self.messages).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to a guest's kernel between two looks."""
+
+    messages: tuple[KernelMessage, ...]
+    taint_before: int
+    taint_after: int
+    modules: frozenset[str]
+
+
 class Guest:
     """Implements :class:`harness.model.shell.Shell` over a VM's SSH connection."""
 
     def __init__(self, machine: VirtualMachine) -> None:
         self.machine = machine
         self._seen = -1
+        self._taint = 0
+        self.last = Look(0, b"", ())
         self.log_lost = False
         """Records of the kernel's log were overwritten before they could be read."""
 
@@ -93,18 +135,28 @@ class Guest:
             return None
         return f"the guest's disk is full ({size >> 20} MiB overlay in memory)"
 
-    def taint(self) -> int:
-        """``/proc/sys/kernel/tainted``."""
-        text = self.must(["cat", "/proc/sys/kernel/tainted"], timeout=30).strip()
-        return int(text) if text.isdigit() else 0
+    def look(self) -> Look:
+        """Read taint, modules and log in one go: each command costs a guest under emulation a good part of a second.
 
-    def new_messages(self) -> tuple[KernelMessage, ...]:
-        """The kernel's messages since the last call."""
-        done = self.run(READ_KMSG, timeout=60, limit=16 << 20)
-        self.check(done if done.lost else None)
-        messages = since(parse_kmsg(done.stdout), self._seen)
+        Raises:
+            GuestLost: the guest is gone, or cannot say.
+        """
+        done = self.run(LOOK, timeout=60, limit=16 << 20)
+        taint, _, rest = done.stdout.partition(b"@modules\n")
+        modules, _, log = rest.partition(b"@log\n")
+        if done.lost or done.timed_out or not taint.strip().isdigit():
+            self.check(done)
+            raise GuestLost(Outcome.MISS, "the guest could not read its kernel's log")
+        self.last = Look(int(taint), modules, parse_kmsg(log))
+        return self.last
+
+    def change(self) -> Change:
+        """Look, and say what is new since the last call; the first one counts from a clean boot."""
+        before, look = self._taint, self.look()
+        messages = since(look.messages, self._seen)
         if messages:
             if self._seen >= 0 and messages[0].sequence > self._seen + 1:
                 self.log_lost = True
             self._seen = messages[-1].sequence
-        return messages
+        self._taint = look.taint
+        return Change(messages, before, look.taint, look.module_names)

@@ -9,12 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-READ_KMSG = ("dd", "if=/dev/kmsg", "iflag=nonblock", "bs=8192", "status=none")
-"""Prints every record that is there and ends with status 1 when no more is (EAGAIN)."""
-
-
-# WARN() begins its record; "RETBleed: WARNING: …" only tells of the CPU. A general protection fault of a user program
-# ("traps: name[pid] general protection fault ip:…") is not the kernel's.
 _COMPLAINT = re.compile(r"^WARNING: |BUG: |Oops: |kernel BUG at|general protection fault[,:]|UBSAN: |KASAN: ")
 
 
@@ -35,7 +29,7 @@ class KernelMessage:
 
 
 def parse_kmsg(data: bytes) -> tuple[KernelMessage, ...]:
-    """Parse what :data:`READ_KMSG` printed; records that are not in the format are skipped."""
+    """Parse what was read from ``/dev/kmsg``; records that are not in the format are skipped."""
     messages = []
     for raw in data.decode("utf-8", "replace").split("\n"):
         if not raw or raw.startswith(" "):

@@ -198,7 +198,12 @@ def _feed(channel: paramiko.Channel, pending: memoryview) -> tuple[memoryview, b
 @contextlib.contextmanager
 def _closed_at(channel: paramiko.Channel, deadline: float) -> Iterator[None]:
     """Close the channel if the block still runs at ``deadline``: paramiko waits for the reply to an exec for ever."""
-    timer = threading.Timer(max(0.0, deadline - time.monotonic()), channel.close)
+
+    def close() -> None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            channel.close()
+
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), close)
     timer.daemon = True
     timer.start()
     try:

@@ -30,7 +30,7 @@ _GRACE_AFTER_PANIC = 2.0
 _SSH_TRY = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)  # neither frozen nor slotted: with statements set attributes of an exception on its way
 class BootFailure(Exception):
     """The guest did not come up; says whose fault it is and what was seen."""
 
@@ -123,6 +123,11 @@ class VirtualMachine:
             elif now >= next_sample:
                 next_sample = now + 0.5
                 found = stall.add(parse_registers(self.monitor("info registers -a")))
+                shell = self.reconnect(1.0) if found is not Stall.NONE else None
+                if shell is not None:
+                    # It answers: what is silent is its console, or the way from it to us.
+                    self.seconds_to_ssh = time.monotonic() - started
+                    return shell
                 if found is Stall.IDLE:
                     raise self._hang(
                         f"every CPU is idle and the console silent for {now - self.console.last_byte:.0f} s"
@@ -159,7 +164,7 @@ class VirtualMachine:
         """Why the guest is gone or about to go; None while nothing speaks against it."""
         panic = self.console.worst(Trouble.PANIC)
         if panic is not None:
-            return _judge_panic(panic.text, self.console.phase)
+            return _judge_panic(panic.text, self.console.phase, self.console.worst(Trouble.OOPS) is not None)
         if not self.running:
             if self.ending.reason == "panicked":
                 return Outcome.FAIL, f"kernel panic reported by pvpanic in phase {self.console.phase}"
@@ -199,11 +204,13 @@ class VirtualMachine:
         )
 
 
-def _judge_panic(text: str, phase: str) -> tuple[Outcome, str]:
-    """A kernel that finds no usable initramfs panics, too, but then the boot files are at fault and not the kernel."""
+def _judge_panic(text: str, phase: str, oopsed: bool) -> tuple[Outcome, str]:
+    """A kernel without a usable initramfs or init panics, too, but then our files are at fault and not the kernel."""
     ours = ("Unable to mount root fs", "No working init found", "Requested init ", "Attempted to kill init")
-    if phase in ("firmware", "kernel", "initramfs") and any(needle in text for needle in ours):
-        return Outcome.MISS, f"the initramfs is not usable: {text}"
+    if any(needle in text for needle in ours) and not oopsed:
+        if phase in ("firmware", "kernel", "initramfs"):
+            return Outcome.MISS, f"the initramfs is not usable: {text}"
+        return Outcome.MISS, f"the guest's init ended: {text}"
     return Outcome.FAIL, f"kernel panic: {text}"
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from harness import hostcmd
 from harness.errors import InfraError
 from harness.hostcmd import must, run
 
@@ -27,3 +30,13 @@ def test_a_missing_program_and_a_slow_one_are_infra_errors() -> None:
         run(["no-such-program-here"], timeout=10)
     with pytest.raises(InfraError, match="did not finish within"):
         run(["sleep", "10"], timeout=0.2)
+
+
+def test_an_interrupt_ends_a_program_that_another_thread_waits_for() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run, ["sleep", "300"], timeout=400)
+        while not hostcmd._running:
+            time.sleep(0.01)
+        hostcmd.kill_all()
+        assert waiting.result(timeout=60).returncode != 0
+    assert not hostcmd._running

@@ -1,0 +1,49 @@
+"""What all test folders may share; a folder's own conftest comes before it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.content import content_dir
+from harness.errors import InfraError, UserError
+from harness.images.builder import Images
+from harness.images.recipe import Recipes
+from harness.kernels import source_for
+from harness.kernels.archive import Archive
+from harness.kernels.mirror import checked_keyring, find_mirror
+from harness.model.cell import DebianKernel, KernelSpec, Series
+from harness.model.image import BootKernel
+
+
+@pytest.fixture(scope="session")
+def shared_cache() -> Path:
+    """Kept between sessions, so that kernels and images are made once: ``$KDMATRIX_TEST_CACHE`` or the user's cache."""
+    named = os.environ.get("KDMATRIX_TEST_CACHE") or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/kdmatrix-tests"
+    return Path(named).expanduser().absolute()
+
+
+@pytest.fixture(scope="session")
+def real_images(shared_cache: Path) -> Images:
+    """The shipped guests with real kernels; skips where no Debian archive can be reached."""
+    try:
+        archive = Archive(shared_cache / "apt", find_mirror(), checked_keyring())
+        archive.index("trixie")
+    except (InfraError, UserError) as error:
+        pytest.skip(f"no Debian archive: {error}")
+    recipes = Recipes(content_dir("guests"))
+    return Images(
+        shared_cache,
+        recipes,
+        archive=lambda: archive,
+        kernel_source=lambda spec, headers: source_for(spec, lambda: archive, need_headers=headers),
+        tests=lambda: pytest.fail("no test of this kind needs the compute tests"),
+    )
+
+
+@pytest.fixture(scope="session")
+def real_boot_kernel(real_images: Images) -> BootKernel:
+    """Debian 13's kernel with its initramfs."""
+    return real_images.boot_kernel(KernelSpec("lts", Series.LONGTERM, DebianKernel("trixie")))
