@@ -131,7 +131,7 @@
   }
   function attemptSection(cell, attempt, open) {
     return el("details", { class: "attempt", open },
-      el("summary", {}, el("b", {}, `Attempt ${attempt.number}`), badge(attempt.outcome), el("span", { class: "sub" }, `${attempt.outcome === "pass" ? "reached" : "at"} ${attempt.rung}`), el("span", { class: "sub" }, attempt.started), el("span", { class: "sub" }, `took ${attempt.total}`)),
+      el("summary", {}, el("b", {}, `Attempt ${attempt.number}`), badge(attempt.outcome), el("span", { class: "sub" }, `${attempt.outcome === "pass" ? "reached" : "at"} ${attempt.rung}`), el("span", { class: "sub" }, `${attempt.started.slice(0, 19).replace("T", " ")} UTC`), el("span", { class: "sub" }, `took ${attempt.total}`)),
       attempt.reason ? el("p", { class: "reason" }, attempt.reason) : null,
       el("h3", {}, "Repeat it"), reproLine(attempt.repro),
       el("h3", {}, "Ladder"), ladderTable(attempt),
