@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_CACHE ?= $(CURDIR)/.cache/tests
 TEST_JOBS ?= 2
+BENCHMARKS := boot_to_ssh warm_cell orchestrator_memory layers
 
 .PHONY: help matrix test test-all lint bench host venv clean
 
@@ -43,7 +44,7 @@ test-all: host lint
 	@KDMATRIX_TEST_CACHE='$(TEST_CACHE)' $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup
 
 bench: host venv
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done
 
 clean:
 	@if [ -x $(BIN)/kdmatrix ]; then $(BIN)/kdmatrix clean; fi

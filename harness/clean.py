@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.hostcmd import run
 from harness.journal import Entry
 from harness.lab import Lab
 from harness.machines.daemon import PrivateDaemon, import_libvirt
@@ -47,6 +52,8 @@ def clean(lab: Lab, *, images: bool = False) -> list[Undone]:
     left = lab.images.buildah.remove_leftovers() if (lab.home.cache / "oci").is_dir() else 0
     if left:
         done.append(Undone(f"{left} build containers", "removed"))
+    for pid in _builders(lab.home.cache):
+        done.append(Undone(f"process {pid} of a killed build", "removed"))
     for stale in _half_made(lab):
         _remove(stale)
         done.append(Undone(f"path {stale}", "removed"))
@@ -64,10 +71,34 @@ def clean(lab: Lab, *, images: bool = False) -> list[Undone]:
     return done
 
 
+def _builders(cache: Path) -> list[int]:
+    """End what the programs of a killed build had started; some of it goes on alone, and would go on writing."""
+    mark = b"TMPDIR=" + os.fsencode(cache)
+    ended = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = (process / "root").readlink().is_relative_to(cache)
+            if inside or any(word.startswith(mark) for word in (process / "environ").read_bytes().split(b"\0")):
+                os.kill(int(process.name), signal.SIGKILL)
+                ended.append(int(process.name))
+        except OSError:  # it ended meanwhile, or is another user's
+            continue
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(_lives(pid) for pid in ended):
+        time.sleep(0.02)
+    return ended
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # empty for one that is dead and not yet reaped
+    except OSError:
+        return False
+
+
 def _half_made(lab: Lab) -> list[Path]:
     found = [*lab.home.cache.glob("*/.*.tmp-*"), *lab.home.cache.glob("scratch/*")]
-    for run in lab.home.runs.glob("*"):
-        found += [run / "work"] if (run / "work").is_dir() else []
+    found += [work for work in lab.home.runs.glob("*/work") if work.is_dir()]
     return found
 
 
@@ -107,7 +138,20 @@ def _undo_domain(entry: Entry) -> str:
 
 
 def _remove(path: Path) -> None:
+    """Remove a file or a tree, but nothing through a mount that something left in it."""
+    for mount in _mounts_below(path):
+        run(["umount", mount], timeout=30)
+    if _mounts_below(path):
+        return
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _mounts_below(path: Path) -> list[str]:
+    """Mount points at or below ``path``, the innermost first (proc_pid_mountinfo(5) escapes blanks in octal)."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    points = [re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines]
+    below = [os.fsdecode(point) for point in points if Path(os.fsdecode(point)).is_relative_to(path.absolute())]
+    return sorted(below, reverse=True)

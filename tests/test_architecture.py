@@ -109,9 +109,16 @@ def path_of(dotted: str) -> str | None:
 
 @cache
 def imports(module: str) -> tuple[tuple[int, str], ...]:
-    """(line, dotted name) of everything that a module imports, wherever in it."""
+    """(line, dotted name) of everything that a module imports when it runs, wherever in it."""
     found: list[tuple[int, str]] = []
-    for node in ast.walk(ast.parse((HARNESS / module).read_text(encoding="utf-8"))):
+    tree = ast.parse((HARNESS / module).read_text(encoding="utf-8"))
+    for_types = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    unused = {id(inner) for node in for_types for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in unused:
+            continue
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

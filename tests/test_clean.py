@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +104,41 @@ def test_half_made_files_and_torn_records_are_removed(lab: Lab) -> None:
     assert list((lab.home.cache / "scratch").iterdir()) == []
     assert not (lab.home.runs / "r" / "work").exists()
     assert list(lab.home.journal.iterdir()) == []
+
+
+def test_what_a_killed_build_had_started_is_ended_and_nothing_else(lab: Lab) -> None:
+    scratch = lab.home.cache / "scratch"
+    scratch.mkdir(parents=True)
+    argv = ["sleep", "600"]
+    with (
+        subprocess.Popen(argv, env={**os.environ, "TMPDIR": str(scratch)}) as build,
+        subprocess.Popen(argv, cwd=scratch) as visitor,
+    ):
+        try:
+            assert [one.what for one in clean(lab)] == [f"process {build.pid} of a killed build"]
+            assert build.wait() == -signal.SIGKILL
+            assert visitor.poll() is None
+        finally:
+            build.kill()
+            visitor.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_nothing_is_removed_through_a_mount_that_was_left(lab: Lab, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    point = lab.home.cache / "scratch" / "base with blank" / "dev"
+    point.mkdir(parents=True)
+    done = subprocess.run(["mount", "--bind", precious, point], capture_output=True)
+    if done.returncode != 0:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.decode()}")
+    try:
+        clean(lab)
+        assert (precious / "file").exists()
+        assert list((lab.home.cache / "scratch").iterdir()) == []
+    finally:
+        subprocess.run(["umount", point], capture_output=True)
 
 
 def test_images_are_freed_only_on_request_and_links_are_not_followed(lab: Lab, tmp_path: Path) -> None:

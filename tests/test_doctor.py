@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import doctor
 from harness.doctor import Check, State, examine, exit_code, is_static
+from harness.doctor.host import _PACKAGES
 from harness.home import Home
 from harness.lab import Lab
 from harness.machines.acceleration import Acceleration
@@ -51,14 +51,14 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(root / "usr/share/keyrings/debian-archive-keyring.gpg", "")
     write(root / "usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so", "")
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    monkeypatch.setattr(doctor, "_SBIN", ())
+    monkeypatch.setattr("harness.doctor.host._SBIN", ())
     monkeypatch.setenv("KDMATRIX_DEBIAN_MIRROR", "http://mirror.example/debian")
     for name in ("KDMATRIX_ACCELERATOR", "KDMATRIX_LIBVIRT_URI"):
         monkeypatch.delenv(name, raising=False)
-    for module in ("harness.doctor", "harness.machines.daemon"):
+    for module in ("harness.doctor.virtualisation", "harness.machines.daemon"):
         monkeypatch.setattr(f"{module}.service_manager_runs", lambda: False)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(doctor, "cannot_open", lambda: None)
+    monkeypatch.setattr("harness.doctor.virtualisation.cannot_open", lambda: None)
     return root
 
 
@@ -146,7 +146,7 @@ def test_fixes_speak_the_language_of_the_distribution(host: Path, os_release: st
 
 
 def test_every_package_is_known_for_three_distributions() -> None:
-    assert all(len(names) == 3 and all(names) for names in doctor._PACKAGES.values())
+    assert all(len(names) == 3 and all(names) for names in _PACKAGES.values())
 
 
 def test_a_dynamic_busybox_will_not_do(host: Path) -> None:
@@ -168,8 +168,8 @@ def test_libvirt_without_its_qemu_driver_is_a_failure(host: Path) -> None:
 
 
 def test_under_a_service_manager_libvirts_socket_has_to_be_there(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for target in ("harness.doctor.service_manager_runs", "harness.machines.daemon.service_manager_runs"):
-        monkeypatch.setattr(target, lambda: True)
+    for module in ("harness.doctor.virtualisation", "harness.machines.daemon"):
+        monkeypatch.setattr(f"{module}.service_manager_runs", lambda: True)
     found = checks(host)["libvirt"]
     assert found.state is State.FAIL
     assert "systemctl enable --now" in found.fix
@@ -193,7 +193,7 @@ def test_kvm_works_when_a_cached_kernel_boots(host: Path, monkeypatch: pytest.Mo
         asked.append(paths)
         return Acceleration("kvm", "a stock kernel booted under KVM")
 
-    monkeypatch.setattr(doctor, "prove", proved)
+    monkeypatch.setattr("harness.doctor.virtualisation.prove", proved)
     assert checks(host)["KVM"].state is State.OK
     assert asked == [(kernel, initramfs, cache)]
 
@@ -201,14 +201,15 @@ def test_kvm_works_when_a_cached_kernel_boots(host: Path, monkeypatch: pytest.Mo
 def test_kvm_that_opens_and_hangs_is_told_with_its_reason(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(host.parent / "home/cache/kernels/abc/boot/vmlinuz-6.1", "")
     write(host.parent / "home/cache/boot/def/initramfs.cpio", "")
-    monkeypatch.setattr(doctor, "prove", lambda *_: Acceleration("qemu", "a stock kernel did not reach its initramfs"))
+    hung = Acceleration("qemu", "a stock kernel did not reach its initramfs")
+    monkeypatch.setattr("harness.doctor.virtualisation.prove", lambda *_: hung)
     found = checks(host)["KVM"]
     assert found.state is State.WARN
     assert found.found == "not usable: a stock kernel did not reach its initramfs"
 
 
 def test_kvm_that_may_not_be_opened_tells_the_group(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "cannot_open", lambda: "/dev/kvm may not be opened by this user")
+    monkeypatch.setattr("harness.doctor.virtualisation.cannot_open", lambda: "/dev/kvm may not be opened by this user")
     assert "usermod -aG kvm" in checks(host)["KVM"].fix
 
 
@@ -281,7 +282,7 @@ def test_a_home_that_is_no_directory_is_a_failure(host: Path) -> None:
 
 def test_a_full_disk_is_a_failure(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(host)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: usage._replace(free=10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=10**9))
     found = checks(host)["disk space"]
     assert found.state is State.FAIL
     assert found.found == "1.0 GB free, 6.0 GB needed"
@@ -321,7 +322,7 @@ def test_a_check_that_breaks_is_told_and_hides_nothing(host: Path) -> None:
 def test_an_empty_host_breaks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("KDMATRIX_DEBIAN_MIRROR", "no url at all")
-    monkeypatch.setattr(doctor, "_SBIN", ())
+    monkeypatch.setattr("harness.doctor.host._SBIN", ())
     found = examine(Lab(Home(tmp_path / "a/b/c")), tmp_path / "nothing", refuse)
     assert exit_code(found) == 4
     assert all("\n" not in check.found for check in found)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -37,6 +38,9 @@ from harness.model.image import BootKernel, Image, Layer
 from harness.placing import placed_once
 
 T = TypeVar("T")
+
+_ALONE = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "--")
+"""Has a program die with all that it started and mounted, as mmdebstrap run by root does not; unshare(1)."""
 
 _MKFS = ["mkfs.erofs", "--quiet", "-Enoinline_data", "-U", "00000000-0000-0000-0000-000000000000"]
 _FORMAT = "1"
@@ -193,6 +197,7 @@ class Images:
         archive.index(wanted.suite)  # a dead mirror or a bad signature is told in one line here
         source = f"deb [signed-by={archive.keyring}] {archive.mirror} {wanted.suite} {' '.join(wanted.components)}"
         argv: list[str | Path] = [
+            *_ALONE[: None if os.geteuid() == 0 else 0],
             "mmdebstrap",
             "--quiet",
             f"--variant={wanted.variant}",

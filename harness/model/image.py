@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.model.cell import KernelIdentity
+
+if TYPE_CHECKING:  # names of files, which nothing in here opens
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)

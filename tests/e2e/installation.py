@@ -202,12 +202,14 @@ class Installation:
                 inside = [Path(folder) / name for name in names] + [Path(folder)]
                 left += [f"half-made {p}" for p in inside if p.name.startswith(".") and p.suffix != ".lock"]
         left += [f"scrap {path}" for path in home.cache.glob("scratch/*")]
-        mounts = Path("/proc/self/mounts").read_text().splitlines()
         # buildah binds its storage over itself once and keeps it so.
-        left += [
-            f"mount {line.split()[1]}" for line in mounts if f"{self.root}" in line and "/oci/root/overlay " not in line
-        ]
+        left += [f"mount {mount}" for mount in self.mounts() if not mount.endswith("/oci/root/overlay")]
         return left
+
+    def mounts(self) -> list[str]:
+        """Mount points below this installation, the innermost first."""
+        points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        return sorted((point for point in points if point.startswith(f"{self.root}/")), reverse=True)
 
     def close(self) -> None:
         """End and remove everything, whatever state a failed test left it in."""

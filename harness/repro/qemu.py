@@ -1,0 +1,66 @@
+"""The machine of a libvirt domain in QEMU's own words.
+
+It is what libvirt makes of the domain's XML, less what only libvirt needs (its monitor, its memory object).
+``restrict=on`` shuts the guest in here as there.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.machines.domain import Disk, Domain
+
+CONSOLE = Path("console.log")
+"""Where the serial port goes when nothing else is said."""
+
+
+def qemu_argv(domain: Domain, console: Path = CONSOLE) -> list[str]:
+    """Return the argument vector of a QEMU that is the same machine as the libvirt domain.
+
+    The serial port goes to the file ``console``.
+    """
+    argv = [domain.emulator, "-name", f"guest={domain.name}", "-uuid", domain.uuid]
+    argv += ["-machine", "q35,usb=off,dump-guest-core=off", "-accel", "kvm" if domain.accelerator == "kvm" else "tcg"]
+    argv += ["-cpu", "host,migratable=off" if domain.accelerator == "kvm" else "max"]
+    argv += ["-m", str(-(-domain.memory >> 20)), "-overcommit", "mem-lock=off"]
+    argv += ["-smp", f"{domain.vcpus},sockets={domain.vcpus},cores=1,threads=1"]
+    argv += ["-display", "none", "-no-user-config", "-nodefaults", "-rtc", "base=utc", "-boot", "strict=on"]
+    # What <on_reboot>destroy does; a guest that powers itself off ends QEMU anyway.
+    argv += ["-no-reboot"]
+    argv += ["-kernel", str(domain.kernel), "-initrd", str(domain.initramfs), "-append", domain.cmdline]
+    for disk in domain.disks:
+        argv += _disk(disk)
+    argv += ["-chardev", f"file,id=charserial0,path={console}"]
+    argv += ["-device", _json(driver="isa-serial", chardev="charserial0", id="serial0", index=0)]
+    argv += ["-object", _json(**{"qom-type": "rng-random"}, id="objrng0", filename="/dev/urandom")]
+    argv += ["-device", _json(driver="virtio-rng-pci", rng="objrng0", id="rng0", bus="pcie.0", addr="0x3")]
+    argv += domain.qemu_arguments
+    argv += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
+    return [*argv, "-device", _json(driver="pvpanic"), "-msg", "timestamp=on"]
+
+
+def _disk(disk: Disk) -> list[str]:
+    cache = {"direct": False, "no-flush": True}
+    node = f"layer-{disk.serial}"
+    source = {"driver": "file", "filename": str(disk.path), "cache": cache, "auto-read-only": True}
+    device = {
+        "driver": "virtio-blk-pci",
+        "bus": "pcie.0",
+        "addr": f"{disk.slot:#x}",
+        "share-rw": True,
+        "drive": node,
+        "id": f"disk-{disk.serial}",
+        "write-cache": "on",
+        "serial": disk.serial,
+    }
+    return [
+        "-blockdev",
+        _json(driver="raw", **{"node-name": node, "read-only": True}, cache=cache, file=source),
+        "-device",
+        _json(**device),
+    ]
+
+
+def _json(**values: object) -> str:
+    return json.dumps(values, separators=(",", ":"))
