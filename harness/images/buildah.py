@@ -72,6 +72,8 @@ class Buildah:
         words: list[str | Path] = [*self._prefix, "bud", "--isolation", "chroot", "--layers=false", "--format", "oci"]
         for name, value in sorted((arguments or {}).items()):
             words += ["--build-arg", f"{name}={value}"]
+        # The label is an instruction: of a Containerfile that has none but FROM, buildah 1.28 forgets its container.
+        words += ["--label", f"kdmatrix={reference.rpartition(':')[2]}"]
         words += ["--tag", reference, "--file", containerfile, context]
         done = run(words, timeout=timeout, env={"DEBIAN_FRONTEND": "noninteractive", "TMPDIR": str(self._scratch())})
         log = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
