@@ -38,10 +38,10 @@ lint: venv
 	@$(BIN)/mypy
 
 test: host lint
-	@KDMATRIX_TEST_CACHE='$(TEST_CACHE)' $(BIN)/python -m pytest -m 'not slow' -n $(TEST_JOBS) --dist loadgroup
+	@KDMATRIX_TEST_CACHE='$(TEST_CACHE)' $(BIN)/python -m pytest -m 'not slow' -n $(TEST_JOBS) --dist loadfile
 
 test-all: host lint
-	@KDMATRIX_TEST_CACHE='$(TEST_CACHE)' $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup
+	@KDMATRIX_TEST_CACHE='$(TEST_CACHE)' $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 bench: host venv
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done

@@ -14,9 +14,8 @@ from harness.home import Home, default_home
 from harness.images.builder import Images
 from harness.images.recipe import Recipes
 from harness.journal import Journal
-from harness.kernels import KernelSource, source_for
+from harness.kernels import KernelSource, open_archive, source_for
 from harness.kernels.archive import Archive
-from harness.kernels.mirror import checked_keyring, find_mirror
 from harness.matrix.references import Known
 from harness.model.cell import Cell, KernelSpec
 from harness.store.evidence import EvidenceStore
@@ -49,7 +48,7 @@ class Lab:
     @cached_property
     def archive(self) -> Archive:
         """Debian's packages, from this host's mirror, signatures checked."""
-        return Archive(self.home.cache / "apt", find_mirror(), checked_keyring())
+        return open_archive(self.home.cache)
 
     @cached_property
     def evidence(self) -> EvidenceStore:

@@ -16,12 +16,12 @@ __all__ = ["KernelFiles", "KernelSource", "KernelUnavailable", "open_archive", "
 
 
 def open_archive(cache: Path, *, refresh: bool = False) -> Archive:
-    """The Debian archive of this host's configuration, with its files in ``cache/debian``.
+    """The Debian archive of this host's configuration, with its files in ``cache/apt``.
 
     Raises:
         UserError: no mirror is configured, or the keyring is missing.
     """
-    return Archive(cache / "debian", find_mirror(), checked_keyring(), refresh=refresh)
+    return Archive(cache / "apt", find_mirror(), checked_keyring(), refresh=refresh)
 
 
 def source_for(spec: KernelSpec, archive: Callable[[], Archive], *, need_headers: bool = False) -> KernelSource:

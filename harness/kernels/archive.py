@@ -90,7 +90,7 @@ class Archive:
         self.index(suite)
         folder = self._state(suite) / "state" / "lists"
         files = sorted(path for path in folder.glob("*Release") if path.is_file())
-        return digest_of_parts(tuple((path.name, sha256_file(path)) for path in files))
+        return digest_of_parts(tuple((path.name.rpartition("_")[2], sha256_file(path)) for path in files))
 
     def pooled(self, package: Package) -> Path:
         """Where the pool keeps a package: by content, so a version that the mirror drops stays usable."""

@@ -53,6 +53,7 @@ def matrix() -> str:
         "include:\n"
         "  - {kernel: [full, deaf], tests: [vecadd]}\n"
         "  - {kernel: slow, timeouts: {boot: 5s}}\n"
+        "  - {kernel: hangs, timeouts: {boot: 30s}}\n"
     )
 
 

@@ -37,4 +37,4 @@ def test_an_archive_lives_below_the_cache(tmp_path: Path, monkeypatch: pytest.Mo
     keyring.write_bytes(b"")
     monkeypatch.setenv(VARIABLE, "http://127.0.0.1:1/debian")
     monkeypatch.setattr("harness.kernels.checked_keyring", lambda: keyring)
-    assert open_archive(tmp_path).root == tmp_path / "debian"
+    assert open_archive(tmp_path).root == tmp_path / "apt"
