@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import os
@@ -32,6 +33,7 @@ IDLE_SECONDS = 30
 """The private daemon ends after so long without client and VM."""
 _START_TIMEOUT = 60.0
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+_PR_SET_CHILD_SUBREAPER = 36
 _STATE_DIRS = ("run", "lib", "cache", "log", "etc")
 
 
@@ -136,7 +138,7 @@ class PrivateDaemon:
             return True
 
     def exec_in_namespace(self) -> None:
-        """Bind the private directories over the host's, then become libvirtd. Runs in the new mount namespace."""
+        """Bind the private directories over the host's, then run libvirtd. Called in the new mount namespace."""
         for name, host in (
             ("run", "/run/libvirt"),
             ("lib", "/var/lib/libvirt"),
@@ -148,18 +150,9 @@ class PrivateDaemon:
             subprocess.run(["mount", "--bind", self.state / name, host], check=True)
         os.chdir("/")
         libvirtd = shutil.which("libvirtd", path=_search_path()) or "libvirtd"
-        os.execv(  # noqa: S606  an argument vector; the shell is not involved
-            libvirtd,
-            [
-                libvirtd,
-                "--config",
-                "/etc/libvirt/libvirtd.conf",
-                "--pid-file",
-                str(self.pid_file),
-                "--timeout",
-                str(IDLE_SECONDS),
-            ],
-        )
+        conf, pid_file = "/etc/libvirt/libvirtd.conf", str(self.pid_file)
+        argv = [libvirtd, "--config", conf, "--pid-file", pid_file, "--timeout", str(IDLE_SECONDS)]
+        _reap_until_end(argv)
 
     def _write_configuration(self) -> None:
         for name in _STATE_DIRS:
@@ -186,6 +179,19 @@ class PrivateDaemon:
         with (self.state / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _reap_until_end(argv: list[str]) -> None:
+    """Run ``argv`` and reap every orphan of its descendants until it ends.
+
+    libvirt starts QEMU detached, so a dead QEMU is for process 1 to reap, and libvirt waits until that is done. In
+    containers process 1 is often a program that reaps late or never. prctl(2), PR_SET_CHILD_SUBREAPER.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    child = subprocess.Popen(argv).pid
+    signal.signal(signal.SIGTERM, lambda number, _frame: os.kill(child, number))
+    while os.wait()[0] != child:
+        pass
 
 
 def _search_path() -> str:
