@@ -188,7 +188,7 @@ def _reap_until_end(argv: list[str]) -> None:
     containers process 1 is often a program that reaps late or never. prctl(2), PR_SET_CHILD_SUBREAPER.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    child = subprocess.Popen(argv).pid
+    child = os.posix_spawn(argv[0], argv, os.environ)  # not Popen, which may reap it on its own account
     signal.signal(signal.SIGTERM, lambda number, _frame: os.kill(child, number))
     while os.wait()[0] != child:
         pass
