@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.machines.console import Trouble
 from harness.machines.kmsg import KernelMessage, parse_kmsg, since
-from harness.machines.vm import VirtualMachine
+from harness.machines.vm import GuestFailure, VirtualMachine
 from harness.model.outcome import Outcome
 from harness.model.shell import Completed
 
@@ -16,15 +16,8 @@ _DEATH_GRACE = 5.0
 _RECONNECT = 20.0
 
 
-@dataclass(eq=False)  # neither frozen nor slotted: with statements set attributes of an exception on its way
-class GuestLost(Exception):
-    """The guest cannot go on; says whose fault it is."""
-
-    outcome: Outcome
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason
+class GuestLost(GuestFailure):
+    """A guest that was up is gone, or cannot be used any more."""
 
 
 LOOK = (

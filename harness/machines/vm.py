@@ -31,14 +31,18 @@ _SSH_TRY = 10.0
 
 
 @dataclass(eq=False)  # neither frozen nor slotted: with statements set attributes of an exception on its way
-class BootFailure(Exception):
-    """The guest did not come up; says whose fault it is and what was seen."""
+class GuestFailure(Exception):
+    """A guest cannot go on; says whose fault it is and what was seen."""
 
     outcome: Outcome
     reason: str
 
     def __str__(self) -> str:
         return self.reason
+
+
+class BootFailure(GuestFailure):
+    """The guest did not come up."""
 
 
 @dataclass(frozen=True, slots=True)
