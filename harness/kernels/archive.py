@@ -7,6 +7,7 @@ once more against that index. Sources: apt.conf(5), sources.list(5), apt-secure(
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import email.utils
 import json
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from harness.errors import InfraError, UserError
 from harness.hostcmd import must, run
-from harness.kernels.packages import Package, PackageSet, parse_linux_packages
+from harness.kernels.packages import Package, PackageSet, names_in, parse_linux_packages, parse_named_packages
 from harness.placing import digest_of_parts, locked, sha256_file, write_atomically
 
 TTL = 6 * 3600.0
@@ -48,10 +49,15 @@ class Index:
     """Why an index older than asked for is used; empty when it is fresh."""
 
 
+class PackageUnavailable(InfraError):
+    """The archive can be read, but the suite has no package of that name."""
+
+
 @dataclass(slots=True)
 class Archive:
-    """One Debian archive, as mirrored at ``mirror`` and signed by a key of ``keyring``; files live below ``root``.
+    """One Debian archive, or another one in its format, as mirrored at ``mirror`` and signed by a key of ``keyring``.
 
+    Its files live below ``root``.
     Safe to use from several processes at once. Answers are kept for the life of the object.
     """
 
@@ -62,7 +68,12 @@ class Archive:
     ttl: float = TTL
     refresh: bool = False
     """Update every index once, however fresh."""
+    security_apart: bool = True
+    """Whether ``SUITE-security`` lies in a tree of its own beside the mirror, as Debian's does."""
+    keyring_package: str = "debian-archive-keyring"
+    """What to install where the keyring is missing."""
     _indices: dict[str, Index] = field(default_factory=dict, init=False, repr=False)
+    _named: dict[tuple[str, str], Package] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.root = self.root.absolute()
@@ -77,13 +88,37 @@ class Archive:
         """
         if suite not in self._indices:
             if not _SUITE.match(suite):
-                raise UserError(f"{suite!r} is not the name of a Debian suite")
+                raise UserError(f"{suite!r} is not the name of a suite of {self.mirror}")
             if not self.keyring.is_file():
-                raise UserError(f"keyring {self.keyring} is missing: install debian-archive-keyring")
+                raise UserError(f"keyring {self.keyring} is missing: install {self.keyring_package}")
             with locked(self._state(suite) / "lock", timeout=_LOCK_TIMEOUT):
                 note = self._update(suite) or self._expired(suite)
                 self._indices[suite] = Index(suite, PackageSet(self._read(suite)), note)
         return self._indices[suite]
+
+    def packages(self, suite: str, names: Sequence[str]) -> tuple[Package, ...]:
+        """Return the newest version of each named package, ``linux-*`` or not, in the order of the names.
+
+        Raises:
+            PackageUnavailable: the suite has none of that name; the message names the nearest.
+            UserError, InfraError: as :meth:`index`.
+        """
+        index = self.index(suite).packages
+        unread = [name for name in names if (suite, name) not in self._named]
+        for name in [name for name in unread if index.versions(name)]:
+            self._named[suite, name] = index.versions(name)[0]
+        unread = [name for name in unread if (suite, name) not in self._named]
+        if unread:
+            with locked(self._state(suite) / "lock", timeout=_LOCK_TIMEOUT):
+                data = self._index_text(suite)
+            found = PackageSet(parse_named_packages(data, unread))
+            for name in unread:
+                if not found.versions(name):
+                    near = difflib.get_close_matches(name, set(names_in(data)), 3, 0.7)
+                    offer = f"did you mean {' or '.join(near)}?" if near else f"components: {' '.join(self.components)}"
+                    raise PackageUnavailable(f"{suite} has no package {name}; {offer}")
+                self._named[suite, name] = found.versions(name)[0]
+        return tuple(self._named[suite, name] for name in names)
 
     def state(self, suite: str) -> str:
         """SHA-256 of the suite's signed release file: it changes whenever anything in the suite does."""
@@ -115,7 +150,8 @@ class Archive:
 
     def _source_line(self, suite: str) -> str:
         # Security updates live in an archive of their own, beside the main one.
-        mirror = f"{self.mirror}-security" if suite.endswith("-security") else self.mirror
+        apart = self.security_apart and suite.endswith("-security")
+        mirror = f"{self.mirror}-security" if apart else self.mirror
         return f"deb [arch=amd64 signed-by={self.keyring}] {mirror} {suite} {' '.join(self.components)}\n"
 
     def _configure(self, suite: str) -> dict[str, str]:
@@ -153,7 +189,7 @@ class Archive:
             settings["APT::Sandbox::User"] = "root"
         bounds = {"Retries": "1", "http::Timeout": "20", "https::Timeout": "20"}
         lines = [f'{key} "{value}";' for key, value in settings.items()]
-        lines += _host_network_settings()
+        lines += host_network_settings()
         lines += [f'Acquire::{key} "{value}";' for key, value in bounds.items()]
         write_atomically(state / "apt.conf", ("\n".join(lines) + "\n").encode())
         sources = state / "sources.list"
@@ -201,6 +237,11 @@ class Archive:
         argv = ["apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: Packages"]
         done = must(argv, timeout=60, env=environment)
         return [path for path in map(Path, done.decode().splitlines()) if path.is_file()]
+
+    def _index_text(self, suite: str) -> bytes:
+        """The text of every ``Packages`` file of a suite, one behind the other."""
+        lists = self._lists(suite, {"APT_CONFIG": str(self._state(suite) / "apt.conf")})
+        return b"\n".join(must([_APT_HELPER, "cat-file", path], timeout=120) for path in lists)
 
     def _read(self, suite: str) -> list[Package]:
         lists = self._lists(suite, {"APT_CONFIG": str(self._state(suite) / "apt.conf")})
@@ -253,7 +294,7 @@ class Archive:
         arrived.replace(target)  # same file system: the folder is inside the pool
 
 
-def _host_network_settings() -> list[str]:
+def host_network_settings() -> list[str]:
     """What the host's administrator told apt about the network: proxies, certificates, and whether dates count.
 
     A frozen mirror (a snapshot) serves indices past their date; whether to take those is the administrator's decision.

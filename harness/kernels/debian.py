@@ -1,4 +1,4 @@
-"""Kernels from a Debian archive.
+"""Kernels from a Debian archive, or from another one in its format whose packages are cut alike (Ubuntu's).
 
 Up to 6.18 ``linux-image-RELEASE`` is one package. Since 6.19 it is a shell that depends on ``linux-base-``,
 ``linux-binary-`` and ``linux-modules-RELEASE``; backports suites go on listing such shells after their parts are gone.
@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import difflib
 import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import InfraError
-from harness.hostcmd import must
 from harness.kernels.archive import Archive
 from harness.kernels.packages import Package, PackageSet, Relation, parse_depends
-from harness.kernels.source import KernelFiles, KernelUnavailable
+from harness.kernels.source import Headers, KernelFiles, KernelUnavailable
+from harness.kernels.unpacking import place_headers, place_kernel
 from harness.kernels.version import debian_key, in_series, upstream_of
 from harness.model.cell import DebianKernel, KernelIdentity
-from harness.placing import digest_of_parts, placed_once
+from harness.placing import digest_of_parts
 
-_PART = re.compile(r"^linux-(?:base|binary|modules|headers|kbuild|compiler|image)-\S*\d")
-"""Packages made from the kernel's own source for one version; ``linux-base`` itself is the distribution's."""
+_PART = re.compile(r"^linux-(?:[a-z]+-\d[\d.]*-)?(?:base|binary|modules|headers|kbuild|compiler|image)-\S*\d")
+"""Packages made from the kernel's own source for one version; ``linux-base`` itself is the distribution's.
+Ubuntu puts the name of a kernel that it carries to an older release in front: ``linux-hwe-6.14-headers-6.14.0-24``."""
+_FOR_BUILDING = re.compile(r"^linux-(?:[a-z]+-\d[\d.]*-)?(?:headers|kbuild|base)-")
+"""Header packages depend on images and compilers, too, which a build of modules does not read from there."""
 _ABI = r"\d+\.\d+[0-9a-z.+~]*(?:-rc\d+)?(?:-\d+)?"
-_UNPACK_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Candidate:
     image: tuple[Package, ...]
     """Packages to unpack for booting it."""
     headers: tuple[Package, ...]
-    """Packages to install for building modules; empty unless all are there."""
+    """Packages to unpack for building modules; empty unless all are there."""
     missing: tuple[str, ...]
     """Parts of the image that the archive no longer has."""
     missing_headers: tuple[str, ...]
@@ -70,17 +70,19 @@ class Candidate:
 
 def find_candidates(packages: PackageSet, flavour: str) -> tuple[Candidate, ...]:
     """Every release of a flavour in an index, newest first."""
-    pattern = re.compile(rf"^linux-image-({_ABI}-{re.escape(flavour)})$")
-    found = []
-    for name in packages.names():
-        if match := pattern.match(name):
-            image = packages.versions(name)[0]
-            found.append(_candidate(packages, match[1], image))
-    return tuple(sorted(found, key=lambda one: (debian_key(one.version), one.release), reverse=True))
+    pattern = re.compile(rf"^linux-image-(?:unsigned-)?({_ABI}-{re.escape(flavour)})$")
+    found: dict[str, Candidate] = {}
+    for name in packages.names():  # sorted, so the signed image of a release comes before the unsigned one
+        match = pattern.match(name)
+        if match and match[1] not in found:
+            found[match[1]] = _candidate(packages, match[1], packages.versions(name)[0])
+    return tuple(sorted(found.values(), key=lambda one: (debian_key(one.version), one.release), reverse=True))
 
 
 def _candidate(packages: PackageSet, release: str, image: Package) -> Candidate:
-    parts, missing = _closure(packages, [image])
+    # Ubuntu keeps drivers that servers lack in a package that the image itself does not ask for.
+    extra = packages.satisfying(Relation(f"linux-modules-extra-{release}", "=", image.version))
+    parts, missing = _closure(packages, [image, extra] if extra else [image])
     pinned = Relation(f"linux-headers-{release}", "=", image.version)
     top = packages.satisfying(pinned)
     headers, missing_headers = _closure(packages, [top]) if top else ((), (pinned.name,))
@@ -118,6 +120,8 @@ class DebianSource:
     archive: Archive
     need_headers: bool = False
     """Take only kernels for which modules can be built."""
+    vendor: str = "debian"
+    """Whose archive it is, for people."""
     _chosen: Candidate | None = field(default=None, init=False, repr=False)
 
     @property
@@ -136,7 +140,7 @@ class DebianSource:
         return KernelIdentity(
             release=chosen.release,
             version=chosen.version,
-            source=f"debian {self.spec.suite}",
+            source=f"{self.vendor} {self.spec.suite}",
             digest=digest_of_parts(parts),
             parts=parts,
             has_headers=chosen.has_headers,
@@ -145,23 +149,35 @@ class DebianSource:
     def fetch(self, into: Path) -> KernelFiles:
         """See :meth:`KernelSource.fetch`."""
         chosen, identity = self._candidate(), self.resolve()
+        return place_kernel(
+            into, identity.digest, chosen.release, lambda: self.archive.download(self.spec.suite, chosen.image)
+        )
 
-        def build(root: Path) -> None:
-            for deb in self.archive.download(self.spec.suite, chosen.image):
-                must(["dpkg-deb", "-x", deb, root], timeout=_UNPACK_TIMEOUT)
-            lay_out(root, chosen.release)
-
-        headers = self.archive.download(self.spec.suite, chosen.headers) if self.need_headers else []
-        root = placed_once(into.absolute() / identity.digest, build)
-        return files_in(root, chosen.release, header_debs=tuple(headers))
+    def headers(self, into: Path) -> Headers:
+        """See :meth:`KernelSource.headers`. Compilers are left to whoever builds."""
+        chosen, identity = self._candidate(), self.resolve()
+        if not chosen.has_headers:
+            lacking = ", ".join(chosen.missing_headers)
+            where = f"{self.vendor} {self.spec.suite}"
+            raise KernelUnavailable(f"{where} has kernel {chosen.release} without headers ({lacking})")
+        wanted = [package for package in chosen.headers if _FOR_BUILDING.match(package.name)]
+        return place_headers(
+            into,
+            identity.digest,
+            chosen.release,
+            lambda: self.archive.download(self.spec.suite, wanted),
+            self.spec.suite,
+        )
 
     def _candidate(self) -> Candidate:
         if self._chosen is None:
-            self._chosen = choose(self.spec, self.candidates(), need_headers=self.need_headers)
+            self._chosen = choose(self.spec, self.candidates(), need_headers=self.need_headers, vendor=self.vendor)
         return self._chosen
 
 
-def choose(spec: DebianKernel, candidates: tuple[Candidate, ...], *, need_headers: bool) -> Candidate:
+def choose(
+    spec: DebianKernel, candidates: tuple[Candidate, ...], *, need_headers: bool, vendor: str = "debian"
+) -> Candidate:
     """Pick the newest candidate that fits ``spec``; ``candidates`` are newest first.
 
     Raises:
@@ -180,45 +196,6 @@ def choose(spec: DebianKernel, candidates: tuple[Candidate, ...], *, need_header
         whole.sort(key=lambda release: -difflib.SequenceMatcher(None, release, spec.release).ratio())
     offer = f"did you mean {' or '.join(whole[:5])}?" if whole else "nor any other complete kernel of this flavour"
     if not fitting:
-        raise KernelUnavailable(f"debian {spec.suite} has no kernel {wanted}; {offer}")
+        raise KernelUnavailable(f"{vendor} {spec.suite} has no kernel {wanted}; {offer}")
     lacking = "; ".join(f"{one.release}: {one.problem}" for one in fitting[:1])
-    raise KernelUnavailable(f"debian {spec.suite} has kernel {wanted} only in part ({lacking}); {offer}")
-
-
-def lay_out(root: Path, release: str) -> None:
-    """Bring an unpacked kernel into merged-/usr layout and index its modules.
-
-    Packages before the /usr merge ship ``lib/modules``; depmod may look for either, so ``lib`` becomes a link.
-    """
-    modules = root / "usr" / "lib" / "modules"
-    old = root / "lib"
-    if old.is_dir() and not old.is_symlink():
-        (root / "usr" / "lib").mkdir(parents=True, exist_ok=True)
-        for folder in old.iterdir():
-            folder.rename(root / "usr" / "lib" / folder.name)
-        old.rmdir()
-    if not old.exists():
-        old.symlink_to("usr/lib")
-    if not (modules / release).is_dir():
-        raise InfraError(f"the packages of {release} hold no usr/lib/modules/{release}")
-    shutil.rmtree(root / "usr" / "share", ignore_errors=True)  # documentation
-    must(["depmod", "-b", root, release], timeout=_UNPACK_TIMEOUT)
-
-
-def files_in(root: Path, release: str, *, header_debs: tuple[Path, ...] = ()) -> KernelFiles:
-    """Find the parts of a kernel laid out at ``root``, wherever its packaging puts them.
-
-    Raises:
-        InfraError: one is not there.
-    """
-    modules = root / "usr" / "lib" / "modules" / release
-    found = []
-    for what, places in (
-        ("kernel image", (root / "boot" / f"vmlinuz-{release}", modules / "vmlinuz")),
-        ("configuration", (root / "boot" / f"config-{release}", modules / "config")),
-    ):
-        place = next((place for place in places if place.is_file()), None)
-        if place is None:
-            raise InfraError(f"the packages of {release} hold no {what}; delete {root} to try again")
-        found.append(place)
-    return KernelFiles(release, found[0], found[1], modules, root, header_debs)
+    raise KernelUnavailable(f"{vendor} {spec.suite} has kernel {wanted} only in part ({lacking}); {offer}")

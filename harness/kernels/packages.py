@@ -69,6 +69,23 @@ def parse_linux_packages(data: bytes) -> Iterator[Package]:
             yield package
 
 
+def parse_named_packages(data: bytes, names: Iterable[str]) -> Iterator[Package]:
+    """Yield every version of the packages with these names in a ``Packages`` file."""
+    wanted = b"|".join(re.escape(name.encode()) for name in names)
+    for match in re.finditer(rb"^Package: (?:" + wanted + rb")$", data, re.MULTILINE):
+        end = data.find(b"\n\n", match.start())
+        stanza = data[match.start() : end if end >= 0 else len(data)].decode(errors="replace")
+        package = _package(_control_fields(stanza))
+        if package is not None:
+            yield package
+
+
+def names_in(data: bytes) -> Iterator[str]:
+    """Yield the name of every package of a ``Packages`` file."""
+    for match in re.finditer(rb"^Package: (\S+)$", data, re.MULTILINE):
+        yield match[1].decode(errors="replace")
+
+
 def _control_fields(stanza: str) -> dict[str, str]:
     found: dict[str, str] = {}
     # A line that starts with a blank continues the field above it.

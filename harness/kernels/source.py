@@ -31,10 +31,22 @@ class KernelFiles:
     """``root/usr/lib/modules/RELEASE``, with depmod's indices; holds no module where the kernel has none."""
     root: Path
     """A directory in merged-/usr layout (``lib`` is a link to ``usr/lib``) that holds nothing but this kernel."""
-    header_debs: tuple[Path, ...] = ()
-    """The Debian packages that a guest installs to build modules for it; dependencies outside ``linux-*`` excluded."""
-    build_tree: Path | None = None
-    """The tree to build modules against (``make -C``), where headers come as a tree and not as packages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What external modules are built against; read-only for everybody who gets it."""
+
+    release: str
+    root: Path
+    """A directory in merged-/usr layout whose files a build root sees at the same places: ``usr/src/…``,
+    ``usr/lib/linux-kbuild-…``, and ``usr/lib/modules/RELEASE/build`` (a link or the tree itself). The link of a
+    local build tree leads out of the root, to the tree on this host; the one in ``source`` may lead to another one.
+    Whoever builds makes those directories visible at the same paths."""
+    config: Path
+    """The kernel's configuration; it names the compiler (``CONFIG_CC_VERSION_TEXT``)."""
+    suite: str = ""
+    """Debian or Ubuntu suite where the kernel's own compiler can be had, if the guest lacks it."""
 
 
 class KernelSource(Protocol):
@@ -52,4 +64,12 @@ class KernelSource(Protocol):
 
     def fetch(self, into: Path) -> KernelFiles:
         """Lay the resolved kernel out in ``into``, in a directory named by its digest; a second call does nothing."""
+        ...
+
+    def headers(self, into: Path) -> Headers:
+        """Lay out what modules are built against, in ``into``, in a directory named by the kernel's digest.
+
+        Raises:
+            KernelUnavailable: the source has the kernel but no headers of it.
+        """
         ...

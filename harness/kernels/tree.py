@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.errors import InfraError, UserError
 from harness.hostcmd import must, run
 from harness.kernels.config import read_config
-from harness.kernels.source import KernelFiles
+from harness.kernels.source import Headers, KernelFiles, KernelUnavailable
 from harness.model.cell import KernelIdentity, TreeKernel
 from harness.placing import digest_of_parts, placed_once, sha256_file
 
@@ -83,8 +83,36 @@ class TreeSource:
             config=root / "boot" / f"config-{tree.release}",
             modules=modules,
             root=root,
-            build_tree=tree.path if tree.has_headers else None,
         )
+
+    def headers(self, into: Path) -> Headers:
+        """See :meth:`KernelSource.headers`. Nothing is copied: ``build`` and ``source`` lead to the tree itself.
+
+        Raises:
+            KernelUnavailable: the tree was built, but not as far as modules need.
+        """
+        identity = self.resolve()
+        tree = self._tree
+        assert tree is not None
+        if not tree.has_headers:
+            lacking = [name for name in _FOR_HEADERS if not (tree.path / name).is_file()]
+            why = f"no {', '.join(lacking)}" if lacking else "CONFIG_MODULES is not set"
+            raise KernelUnavailable(f"kernel tree {tree.path}: modules cannot be built for it: {why}")
+
+        def build(root: Path) -> None:
+            modules = root / "usr" / "lib" / "modules" / tree.release
+            modules.mkdir(parents=True)
+            (root / "lib").symlink_to("usr/lib")
+            (root / "boot").mkdir()
+            shutil.copyfile(tree.config, root / "boot" / f"config-{tree.release}")
+            (modules / "build").symlink_to(tree.path)
+            source = tree.path / "source"  # an O= build links to its sources
+            (modules / "source").symlink_to(source.resolve() if source.is_dir() else tree.path)
+
+        # Two equal trees have one identity, but here the link counts: it leads to one of them.
+        name = digest_of_parts(((str(tree.path), identity.digest),))
+        root = placed_once(into.absolute() / name, build)
+        return Headers(tree.release, root, root / "boot" / f"config-{tree.release}")
 
 
 def open_tree(path: Path) -> _Tree:

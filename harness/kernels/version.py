@@ -1,4 +1,4 @@
-"""Order of kernel releases and of Debian package versions. Pure functions on strings."""
+"""Order of kernel releases and of Debian and RPM package versions. Pure functions on strings."""
 
 from __future__ import annotations
 
@@ -80,6 +80,53 @@ def compare_debian(left: str, right: str) -> int:
 
 debian_key: Callable[[str], Any] = functools.cmp_to_key(compare_debian)
 """Sort key of a Debian package version."""
+
+
+_RPM_PIECE = re.compile(r"[0-9]+|[A-Za-z]+|~|\^")
+
+
+def compare_rpm(left: str, right: str) -> int:
+    """Compare two versions, or two releases, of RPM packages as rpm does: negative, zero or positive.
+
+    Source: rpm-version(7). Digits and letters form pieces, everything else only separates; digits are newer than
+    letters; ``~`` is older than the end, ``^`` newer than the end but older than any further piece.
+    """
+    ours, theirs = _RPM_PIECE.findall(left), _RPM_PIECE.findall(right)
+    for mine, other in zip(ours, theirs, strict=False):
+        if mine != other and (order := _compare_rpm_piece(mine, other)):
+            return order
+    if len(ours) == len(theirs):
+        return 0
+    longer = 1 if len(ours) > len(theirs) else -1
+    further = (ours if longer > 0 else theirs)[min(len(ours), len(theirs))]
+    return -longer if further == "~" else longer
+
+
+def _compare_rpm_piece(mine: str, other: str) -> int:
+    for mark in ("~", "^"):  # both are older than any piece of digits or letters
+        if mark in (mine, other):
+            return -1 if mine == mark else 1
+    if mine.isdigit() and other.isdigit():
+        return int(mine) - int(other)
+    if mine.isdigit() or other.isdigit():
+        return 1 if mine.isdigit() else -1
+    return (mine > other) - (mine < other)
+
+
+def compare_evr(left: tuple[str, str, str], right: tuple[str, str, str]) -> int:
+    """Compare (epoch, version, release) of two RPM packages; no epoch is epoch 0."""
+    return int(left[0] or 0) - int(right[0] or 0) or compare_rpm(left[1], right[1]) or compare_rpm(left[2], right[2])
+
+
+evr_key: Callable[[tuple[str, str, str]], Any] = functools.cmp_to_key(compare_evr)
+"""Sort key of (epoch, version, release)."""
+_SNAPSHOT = re.compile(r"\b\d{8}g(?:it|t)?([0-9a-f]{7,40})\b")
+
+
+def commit_in(version: str) -> str:
+    """The commit that a snapshot's version names (``0.rc5.20250306gt848e0763.345``); empty where it names none."""
+    match = _SNAPSHOT.search(version)
+    return match[1] if match else ""
 
 
 def upstream_of(version: str) -> str:

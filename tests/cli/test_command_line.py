@@ -65,7 +65,20 @@ def test_the_version_is_the_packages(kdmatrix: Command) -> None:
 def test_help_lists_every_command_and_the_exit_codes(kdmatrix: Command) -> None:
     done = kdmatrix("--help")
     assert done.returncode == 0
-    for name in ("run", "plan", "validate", "runs", "report", "logs", "shell", "repro", "doctor", "clean", "schema"):
+    for name in (
+        "run",
+        "plan",
+        "validate",
+        "runs",
+        "report",
+        "logs",
+        "shell",
+        "repro",
+        "doctor",
+        "clean",
+        "schema",
+        "kernels",
+    ):
         assert f" {name} " in done.stdout
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
     assert "1 findings" in done.stdout

@@ -38,7 +38,14 @@ class Repository:
     clock: int = 1_700_000_000
 
     def add(
-        self, name: str, version: str, *, depends: str = "", arch: str = "amd64", files: dict[str, bytes] | None = None
+        self,
+        name: str,
+        version: str,
+        *,
+        depends: str = "",
+        arch: str = "amd64",
+        files: dict[str, bytes] | None = None,
+        links: dict[str, str] | None = None,
     ) -> Path:
         control = f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\nMaintainer: test <t@example.org>\n"
         control += f"Depends: {depends}\n" if depends else ""
@@ -49,6 +56,9 @@ class Repository:
             for path, data in {"DEBIAN/control": control.encode(), **(files or {})}.items():
                 (tree / path).parent.mkdir(parents=True, exist_ok=True)
                 (tree / path).write_bytes(data)
+            for path, target in (links or {}).items():
+                (tree / path).parent.mkdir(parents=True, exist_ok=True)
+                (tree / path).symlink_to(target)
             deb = self.root / "pool" / f"{name}_{version}_{arch}.deb"
             deb.parent.mkdir(parents=True, exist_ok=True)
             sh("dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, deb)
@@ -68,8 +78,11 @@ class Repository:
                 f"kmod, linux-base-{release} (= {version})",
                 {f"{modules}/modules.order": b"", f"{modules}/modules.builtin": b"kernel/fs/ext4/ext4.ko\n"},
             ),
-            "linux-headers": (f"gcc-99-for-host, linux-kbuild-{release}", {}),
-            "linux-kbuild": ("libc6 (>= 2.38)", {}),
+            "linux-headers": (
+                f"gcc-99-for-host, linux-image-{release} (= {version}), linux-kbuild-{release}",
+                {f"usr/src/linux-headers-{release}/.config": b"CONFIG_EROFS_FS=m\n"},
+            ),
+            "linux-kbuild": ("libc6 (>= 2.38)", {f"usr/lib/linux-kbuild-{release}/scripts/kallsyms": b"tool"}),
             "linux-image": (
                 f"dracut | linux-initramfs-tool, linux-base-{release} (= {version}), "
                 f"linux-binary-{release} (= {version}), linux-modules-{release} (= {version})",
@@ -78,9 +91,10 @@ class Repository:
         }
         for part, (depends, files) in parts.items():
             if part not in without:
-                self.add(f"{part}-{release}", version, depends=depends, files=files)
+                build = {f"{modules}/build": f"../../../src/linux-headers-{release}"} if part == "linux-headers" else {}
+                self.add(f"{part}-{release}", version, depends=depends, files=files, links=build)
 
-    def add_whole_kernel(self, release: str, version: str) -> None:
+    def add_whole_kernel(self, release: str, version: str, *, headers: bool = False) -> None:
         """A kernel in one package with files in /boot and /lib, as Debian 12 has it."""
         files = {
             f"boot/vmlinuz-{release}": release.encode(),
@@ -89,6 +103,16 @@ class Repository:
             f"lib/modules/{release}/modules.builtin": b"",
         }
         self.add(f"linux-image-{release}", version, depends="kmod, linux-base (>= 4.3~)", files=files)
+        if headers:
+            source = f"usr/src/linux-headers-{release}"
+            self.add("linux-compiler-gcc-99-x86", version, depends="gcc-99", files={"usr/bin/compiler": b""})
+            self.add(
+                f"linux-headers-{release}",
+                version,
+                depends=f"linux-image-{release} (= {version}), linux-compiler-gcc-99-x86",
+                files={f"{source}/.config": b"CONFIG_EXT4_FS=y\n", "usr/lib/linux-kbuild-6.1/tool": b""},
+                links={f"lib/modules/{release}/build": f"/{source}"},
+            )
 
     def publish(self, suite: str, *, signed: bool = True) -> None:
         packages = ("\n".join(self.stanzas) + "\n").encode()
@@ -132,6 +156,18 @@ def signing_key() -> Iterator[tuple[Path, Path]]:
         keyring = home / "archive.gpg"
         keyring.write_bytes(sh("gpg", "--homedir", home, "--batch", "--export"))
         yield home, keyring
+    finally:
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, capture_output=True)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stranger(signing_key: tuple[Path, Path]) -> Iterator[Path]:
+    """GnuPG home of a key of the same name that nobody trusts."""
+    home = Path(tempfile.mkdtemp(prefix="kdm"))
+    try:
+        sh("gpg", "--homedir", home, "--batch", "--passphrase", "", "--quick-gen-key", "t@example.org", "rsa2048")
+        yield home
     finally:
         subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, capture_output=True)
         shutil.rmtree(home, ignore_errors=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InfraError, UserError
-from harness.kernels.archive import Archive
+from harness.kernels.archive import Archive, PackageUnavailable
 from tests.kernels.conftest import Repository, sh
 
 
@@ -162,6 +162,24 @@ def test_a_suite_that_does_not_exist_is_the_users_error(filled: Repository, tmp_
 def test_a_missing_keyring_names_the_package_to_install(filled: Repository, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="install debian-archive-keyring"):
         Archive(tmp_path / "cache", filled.url, tmp_path / "none.gpg").index("stable")
+
+
+def test_any_package_can_be_had_by_name_in_its_newest_version(filled: Repository, tmp_path: Path) -> None:
+    filled.add("hello", "1-2")
+    filled.add("hello", "1-2~rc1")
+    filled.add("linux-source-7.3", "7.3-1", arch="all")
+    filled.publish("stable")
+    archive = opened(filled, tmp_path)
+    hello, source = archive.packages("stable", ["hello", "linux-source-7.3"])
+    assert (hello.name, hello.version, source.name) == ("hello", "1-2", "linux-source-7.3")
+    (deb, other) = archive.download("stable", [hello, source])
+    assert sh("dpkg-deb", "-f", deb, "Version").strip() == b"1-2"
+    assert sh("dpkg-deb", "-f", other, "Package").strip() == b"linux-source-7.3"
+
+
+def test_a_package_that_the_suite_lacks_is_answered_with_the_nearest(filled: Repository, tmp_path: Path) -> None:
+    with pytest.raises(PackageUnavailable, match=r"stable has no package helo; did you mean hello\?"):
+        opened(filled, tmp_path).packages("stable", ["helo"])
 
 
 def test_two_archives_on_one_root_do_not_disturb_each_other(filled: Repository, tmp_path: Path) -> None:

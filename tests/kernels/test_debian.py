@@ -103,7 +103,6 @@ def test_a_split_kernel_is_laid_out_once(archive: Archive, tmp_path: Path) -> No
     assert files.vmlinuz.read_text() == files.release == "7.2.12+deb13-amd64"
     assert files.modules == files.root / "usr/lib/modules/7.2.12+deb13-amd64"
     assert (files.modules / "modules.dep").is_file()
-    assert files.header_debs == ()
     assert files.root.name == wanted.resolve().digest
     before = files.root.stat().st_ino
     assert wanted.fetch(tmp_path / "kernels") == files
@@ -111,10 +110,44 @@ def test_a_split_kernel_is_laid_out_once(archive: Archive, tmp_path: Path) -> No
     assert not list(files.root.parent.glob("*tmp*"))
 
 
-def test_headers_are_brought_only_to_those_who_build(archive: Archive, tmp_path: Path) -> None:
-    wanted = source(archive, need_headers=True, release="7.2.12+deb13-amd64")
-    files = wanted.fetch(tmp_path / "kernels")
-    assert [deb.name.partition("-7")[0] for deb in files.header_debs] == ["linux-headers", "linux-kbuild"]
+def test_headers_are_laid_out_apart_from_the_kernel(archive: Archive, tmp_path: Path) -> None:
+    wanted = source(archive, release="7.2.12+deb13-amd64")
+    headers = wanted.headers(tmp_path / "headers")
+    assert headers.root == tmp_path / "headers" / wanted.resolve().digest
+    assert (headers.release, headers.suite) == ("7.2.12+deb13-amd64", "backports")
+    assert headers.config.read_text() == "CONFIG_EROFS_FS=m\n"
+    assert (headers.root / "usr/lib/modules/7.2.12+deb13-amd64/build/.config").is_file()
+    assert (headers.root / "usr/lib/linux-kbuild-7.2.12+deb13-amd64/scripts/kallsyms").is_file()
+    # Header packages depend on the image since Debian 13; a build does not read the kernel itself.
+    assert not (headers.root / "usr/lib/modules/7.2.12+deb13-amd64/vmlinuz").exists()
+    assert wanted.headers(tmp_path / "headers") == headers
+
+
+def test_headers_from_before_the_usr_merge_get_the_same_layout_without_a_compiler(
+    repository: Repository, archive: Archive, tmp_path: Path
+) -> None:
+    repository.add_whole_kernel("6.1.0-51-amd64", "6.1.177-1", headers=True)
+    repository.publish("backports")
+    wanted = source(Archive(tmp_path / "other", repository.url, repository.keyring), version="6.1", need_headers=True)
+    headers = wanted.headers(tmp_path / "headers")
+    assert headers.config == headers.root / "usr/src/linux-headers-6.1.0-51-amd64/.config"
+    link = headers.root / "usr/lib/modules/6.1.0-51-amd64/build"
+    assert link.readlink() == Path("/usr/src/linux-headers-6.1.0-51-amd64")
+    assert (headers.root / "lib").readlink() == Path("usr/lib")
+    assert (headers.root / "usr/lib/linux-kbuild-6.1/tool").is_file()
+    assert not (headers.root / "usr/bin/compiler").exists()
+
+
+def test_a_kernel_without_headers_is_refused_with_what_is_missing(archive: Archive, tmp_path: Path) -> None:
+    wanted = source(archive, version="7.3")
+    with pytest.raises(KernelUnavailable, match=r"7\.3-amd64 without headers \(linux-kbuild-7\.3-amd64\)"):
+        wanted.headers(tmp_path / "headers")
+    assert not (tmp_path / "headers").exists()
+
+
+def test_the_wish_for_headers_does_not_change_the_identity(archive: Archive) -> None:
+    one = source(archive, version="7.2").resolve()
+    assert one == source(archive, version="7.2", need_headers=True).resolve()
 
 
 def test_a_kernel_from_before_the_usr_merge_gets_the_same_layout(archive: Archive, tmp_path: Path) -> None:
@@ -123,7 +156,6 @@ def test_a_kernel_from_before_the_usr_merge_gets_the_same_layout(archive: Archiv
     assert files.modules == files.root / "usr/lib/modules/6.1.0-50-amd64"
     assert (files.root / "lib").readlink() == Path("usr/lib")
     assert (files.modules / "modules.dep").is_file()
-    assert files.header_debs == ()
 
 
 @pytest.mark.parametrize("suite", ["bookworm", "trixie", "trixie-backports"])
@@ -141,3 +173,13 @@ def test_the_real_backports_index_lists_more_than_is_whole(debian: Archive) -> N
         pytest.skip(f"trixie-backports is out of reach: {error}")
     assert any(one.bootable and one.has_headers for one in found)
     assert all(one.problem for one in found if not (one.bootable and one.has_headers))
+
+
+def test_real_headers_hold_what_modules_are_built_with(debian: Archive, cache: Path) -> None:
+    try:
+        headers = DebianSource(DebianKernel("bookworm"), debian, need_headers=True).headers(cache / "headers")
+    except InfraError as error:
+        pytest.skip(f"bookworm is out of reach: {error}")
+    assert 'CONFIG_CC_VERSION_TEXT="gcc-12' in headers.config.read_text()
+    assert (headers.config.parent / "Module.symvers").stat().st_size > 100_000
+    assert list((headers.root / "usr/lib").glob("linux-kbuild-*/scripts/mod/modpost"))

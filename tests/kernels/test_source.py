@@ -6,12 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from harness.kernels import KernelSource, open_archive, source_for
+from harness.content import content_dir
+from harness.errors import InfraError
+from harness.kernels import KernelSource, Places, open_archive, source_for
 from harness.kernels.archive import Archive
 from harness.kernels.debian import DebianSource
+from harness.kernels.files import FilesSource
+from harness.kernels.koji import KojiSource
 from harness.kernels.mirror import VARIABLE
+from harness.kernels.rpm import RpmSource
 from harness.kernels.tree import TreeSource
-from harness.model.cell import DebianKernel, KernelSpec, Series, TreeKernel
+from harness.kernels.ubuntu import MainlineSource
+from harness.model.cell import (
+    DebianKernel,
+    KernelOrigin,
+    KernelSpec,
+    KojiKernel,
+    PackagesKernel,
+    RpmKernel,
+    Series,
+    SourceKernel,
+    TreeKernel,
+    UbuntuKernel,
+)
 
 
 def no_archive() -> Archive:
@@ -38,3 +55,44 @@ def test_an_archive_lives_below_the_cache(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv(VARIABLE, "http://127.0.0.1:1/debian")
     monkeypatch.setattr("harness.kernels.checked_keyring", lambda: keyring)
     assert open_archive(tmp_path).root == tmp_path / "apt"
+    wider = open_archive(tmp_path, components=("main", "non-free"))
+    assert wider.components == ("main", "non-free")
+    assert wider.root == tmp_path / "apt/with/main+non-free"
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (RpmKernel("/srv/repo"), RpmSource),
+        (KojiKernel("kernel-7.3.4-200.fc44"), KojiSource),
+        (UbuntuKernel(mainline="latest"), MainlineSource),
+        (PackagesKernel(("/srv/a.deb",)), FilesSource),
+    ],
+)
+def test_every_origin_has_its_source_and_asks_nobody_yet(tmp_path: Path, origin: KernelOrigin, expected: type) -> None:
+    places = Places(tmp_path / "cache", content_dir("guests") / "_kernels")
+    source = source_for(KernelSpec("it", Series.STABLE, origin), no_archive, need_headers=True, places=places)
+    assert isinstance(source, expected)
+    assert source.need_headers  # type: ignore[attr-defined]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_build_from_source_is_handed_to_whoever_can_build() -> None:
+    origin = SourceKernel(debian="trixie-backports")
+    spec = KernelSpec("nova", Series.STABLE, origin)
+    built = TreeSource(TreeKernel("/nowhere"))
+    asked: list[SourceKernel] = []
+
+    def builder(given: SourceKernel) -> KernelSource:
+        asked.append(given)
+        return built
+
+    assert source_for(spec, no_archive, builder=builder) is built
+    assert asked == [origin]
+    with pytest.raises(InfraError, match="kernel nova: nothing here can build"):
+        source_for(spec, no_archive)
+
+
+def test_a_download_without_a_place_is_refused() -> None:
+    with pytest.raises(InfraError, match="no place for what is downloaded"):
+        source_for(KernelSpec("it", Series.STABLE, KojiKernel("kernel-7.3.4-200.fc44")), no_archive)

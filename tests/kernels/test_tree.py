@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InfraError, UserError
-from harness.kernels import KernelFiles
+from harness.kernels import KernelFiles, KernelUnavailable
 from harness.kernels.modules import closure, module_name
 from harness.kernels.tree import TreeSource
 from harness.model.cell import TreeKernel
@@ -88,13 +88,30 @@ def test_a_tree_that_changes_between_resolve_and_fetch_is_not_cached(tree: Path,
     assert not [path for path in (tmp_path / "kernels").iterdir() if path.is_dir()]
 
 
-def test_headers_are_the_tree_itself_once_it_can_build_modules(tree: Path, tmp_path: Path) -> None:
-    assert not TreeSource(TreeKernel(str(tree))).resolve().has_headers
+def test_headers_lead_to_the_tree_itself_once_it_can_build_modules(tree: Path, tmp_path: Path) -> None:
+    early = TreeSource(TreeKernel(str(tree)))
+    assert not early.resolve().has_headers
+    with pytest.raises(KernelUnavailable, match=r"no scripts/mod/modpost, include/generated/autoconf\.h"):
+        early.headers(tmp_path / "headers")
     (tree / "scripts/mod/modpost").write_text("")
     (tree / "include/generated/autoconf.h").write_text("")
     source = TreeSource(TreeKernel(str(tree)))
     assert source.resolve().has_headers
-    assert source.fetch(tmp_path / "kernels").build_tree == tree
+    headers = source.headers(tmp_path / "headers")
+    modules = headers.root / "usr/lib/modules" / headers.release
+    assert (modules / "build").readlink() == (modules / "source").readlink() == tree
+    assert headers.config.read_bytes() == (tree / ".config").read_bytes()
+    assert source.headers(tmp_path / "headers") == headers
+
+
+def test_equal_trees_have_headers_of_their_own(tree: Path, tmp_path: Path) -> None:
+    (tree / "scripts/mod/modpost").write_text("")
+    (tree / "include/generated/autoconf.h").write_text("")
+    other = tmp_path / "other"
+    shutil.copytree(tree, other)
+    one, two = TreeSource(TreeKernel(str(tree))), TreeSource(TreeKernel(str(other)))
+    assert one.resolve().digest == two.resolve().digest
+    assert one.headers(tmp_path / "headers").root != two.headers(tmp_path / "headers").root
 
 
 def test_git_describe_is_the_version_also_from_an_object_directory(tree: Path, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +14,11 @@ from hypothesis import strategies as st
 
 from harness.kernels.version import (
     candidate,
+    commit_in,
     compare_debian,
+    compare_rpm,
     debian_key,
+    evr_key,
     fields,
     in_series,
     release_key,
@@ -111,3 +116,61 @@ def test_comparing_the_other_way_round_turns_the_sign(left: str, right: str) -> 
 def test_the_order_is_dpkgs_own(left: str, right: str) -> None:
     operator = {-1: "lt", 0: "eq", 1: "gt"}[compare_debian(left, right)]
     assert subprocess.run(["dpkg", "--compare-versions", left, operator, right], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("6.9", "6.10"),
+        ("7.3~rc7", "7.3"),
+        ("7.3", "7.3^post"),
+        ("7.3^post", "7.3.1"),
+        ("7.3~rc7", "7.3~rc7^git1"),
+        ("0.rc7.20251103gt848e0763.345.fc44", "0.rc10.1.fc44"),
+        ("0.rc10.1.fc44", "200.fc44"),
+        ("a", "1"),
+        ("1.a", "1.1"),
+        ("fc44", "fc45"),
+    ],
+)
+def test_rpm_versions_order_as_rpm_orders_them(older: str, newer: str) -> None:
+    assert compare_rpm(older, newer) < 0 < compare_rpm(newer, older)
+    assert compare_rpm(older, older) == 0
+
+
+def test_what_only_separates_makes_no_difference_to_rpm() -> None:
+    assert compare_rpm("1.0", "1_0") == compare_rpm("1.0", "1.00") == compare_rpm("1..0", "1.0.") == 0
+
+
+def test_an_epoch_wins_over_the_version() -> None:
+    assert sorted([("1", "6.0", "1"), ("", "7.3", "1"), ("0", "7.3", "2")], key=evr_key) == [
+        ("", "7.3", "1"),
+        ("0", "7.3", "2"),
+        ("1", "6.0", "1"),
+    ]
+
+
+@pytest.mark.skipif(shutil.which("rpm") is None, reason="rpm is not installed")
+def test_rpm_itself_agrees_on_versions_made_at_random(tmp_path: Path) -> None:
+    made = random.Random(73)
+    words = ["0", "1", "10", "007", "a", "b", "rc", "~", "^", ".", "_", "+"]
+    pairs = [tuple("".join(made.choices(words, k=made.randint(1, 6))) for _ in range(2)) for _ in range(1000)]
+    script = tmp_path / "compare.lua"
+    script.write_text("".join(f"print(rpm.vercmp('{a}', '{b}') .. ' ')\n" for a, b in pairs))
+    argv = ["rpm", "--eval", f"%{{lua: dofile('{script}')}}"]
+    said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+    ours = [compare_rpm(a, b) for a, b in pairs]
+    assert [(order > 0) - (order < 0) for order in ours] == [int(word) for word in said]
+
+
+@pytest.mark.parametrize(
+    ("version", "commit"),
+    [
+        ("6.14.0-0.rc5.20250306gt848e0763.345.vanilla.fc41", "848e0763"),
+        ("7.3.0-0.rc7.20251103git848e0763fb2a.58.fc44", "848e0763fb2a"),
+        ("7.3.0-0.rc7.251103g848e076.58.fc44", ""),
+        ("7.3.4-200.fc44", ""),
+    ],
+)
+def test_a_snapshot_names_its_commit(version: str, commit: str) -> None:
+    assert commit_in(version) == commit
