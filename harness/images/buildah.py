@@ -10,13 +10,20 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import InfraError
 from harness.hostcmd import must, run
 
 _NAME = "localhost/kdmatrix"
+
+_PATIENCE = 600.0
+"""Seconds for what takes a fraction of one on a host at rest: a busy one is no reason to lose a cell."""
+
+Volume = tuple[Path, str, str]
+"""(path on the host, absolute path inside, ``ro`` or ``rw``)."""
 
 _IN_NAMESPACE = """
 b() { buildah --root "$KDM_ROOT" --runroot "$KDM_RUN" --storage-driver overlay "$@"; }
@@ -53,7 +60,7 @@ class Buildah:
 
     def exists(self, reference: str) -> bool:
         """Whether the image is in the storage."""
-        return run([*self._prefix, "inspect", "--type", "image", reference], timeout=60).returncode == 0
+        return run([*self._prefix, "inspect", "--type", "image", reference], timeout=_PATIENCE).returncode == 0
 
     def build(
         self,
@@ -62,6 +69,7 @@ class Buildah:
         context: Path,
         *,
         arguments: Mapping[str, str] | None = None,
+        volumes: Sequence[Volume] = (),
         timeout: float,
     ) -> str:
         """Build ``containerfile`` with ``context`` and tag it; return the build's log.
@@ -72,6 +80,8 @@ class Buildah:
         words: list[str | Path] = [*self._prefix, "bud", "--isolation", "chroot", "--layers=false", "--format", "oci"]
         for name, value in sorted((arguments or {}).items()):
             words += ["--build-arg", f"{name}={value}"]
+        for host, inside, mode in volumes:
+            words += ["--volume", f"{host}:{inside}:{mode}"]
         # The label is an instruction: of a Containerfile that has none but FROM, buildah 1.28 forgets its container.
         words += ["--label", f"kdmatrix={reference.rpartition(':')[2]}"]
         words += ["--tag", reference, "--file", containerfile, context]
@@ -81,14 +91,42 @@ class Buildah:
             raise BuildFailed(reference, done.returncode, log)
         return log
 
+    def run(
+        self,
+        reference: str,
+        argv: Sequence[str | Path],
+        *,
+        volumes: Sequence[Volume] = (),
+        env: Mapping[str, str] | None = None,
+        timeout: float,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run ``argv`` as root in a fresh container of an image that is thrown away after it.
+
+        ``/proc``, ``/sys`` and ``/dev`` are
+        there: objtool, for one, reads its stack limit from ``/proc``.
+
+        Raises:
+            InfraError: the container cannot be made, or ``argv`` ran longer than ``timeout`` seconds.
+        """
+        container = must([*self._prefix, "from", "--pull-never", reference], timeout=_PATIENCE).decode().strip()
+        words: list[str | Path] = [*self._prefix, "run", "--isolation", "chroot"]
+        for host, inside, mode in volumes:
+            words += ["--volume", f"{host}:{inside}:{mode}"]
+        for name, value in sorted((env or {}).items()):
+            words += ["--env", f"{name}={value}"]
+        try:
+            return run([*words, container, "--", *argv], timeout=timeout, env={"TMPDIR": str(self._scratch())})
+        finally:
+            run([*self._prefix, "rm", container], timeout=_PATIENCE)
+
     @contextlib.contextmanager
     def mounted(self, reference: str) -> Iterator[Path]:
         """Mount an image read-only for the time of the block (root only; see :meth:`export` otherwise)."""
-        container = must([*self._prefix, "from", "--pull-never", reference], timeout=120).decode().strip()
+        container = must([*self._prefix, "from", "--pull-never", reference], timeout=_PATIENCE).decode().strip()
         try:
-            yield Path(must([*self._prefix, "mount", container], timeout=120).decode().strip())
+            yield Path(must([*self._prefix, "mount", container], timeout=_PATIENCE).decode().strip())
         finally:
-            run([*self._prefix, "rm", container], timeout=120)
+            run([*self._prefix, "rm", container], timeout=_PATIENCE)
 
     def mkfs(self, reference: str, argv: list[str | Path], *, timeout: float) -> None:
         """Run ``argv`` with the mount point of the image appended.
@@ -107,7 +145,7 @@ class Buildah:
 
     def size_of(self, reference: str) -> int:
         """Uncompressed bytes of an image, 0 when it is not there."""
-        done = run([*self._prefix, "images", "--json"], timeout=60)
+        done = run([*self._prefix, "images", "--json"], timeout=_PATIENCE)
         if done.returncode != 0:
             return 0
         for image in json.loads(done.stdout or b"[]") or []:
@@ -117,7 +155,7 @@ class Buildah:
 
     def remove_leftovers(self) -> int:
         """Remove the working containers that killed builds left; return how many there were."""
-        done = run([*self._prefix, "containers", "--json"], timeout=60)
+        done = run([*self._prefix, "containers", "--json"], timeout=_PATIENCE)
         if done.returncode != 0:
             return 0
         left = json.loads(done.stdout or b"[]") or []
@@ -146,7 +184,7 @@ class BuildFailed(InfraError):
     """A Containerfile did not build. Whether that is the lab's fault or a finding is for the caller to judge."""
 
     def __init__(self, reference: str, status: int, log: str) -> None:
-        self.log = log
+        self.log = log.encode()
         lines = [line.strip() for line in log.splitlines() if line.strip()]
         # buildah ends with its own summary; the program's own complaint comes before it and says more.
         telling = [line for line in lines if line.startswith(("E:", "Err:", "error:", "ERROR"))]

@@ -16,33 +16,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import InfraError, KdmatrixError, UserError
 from harness.hostcmd import must
+from harness.images.bases import Bases
 from harness.images.buildah import Buildah
 from harness.images.initramfs import build_initramfs
-from harness.images.recipe import GuestRecipe, Recipes
-from harness.kernels.archive import Archive
+from harness.images.recipe import Recipes
+from harness.kernels.archive import Archive, host_network_settings
 from harness.kernels.source import KernelFiles, KernelSource
 from harness.kernels.vmlinux import extract_vmlinux
 from harness.model.cell import KernelIdentity, KernelSpec
 from harness.model.image import BootKernel, Image, Layer
-from harness.placing import placed_once
+from harness.placing import placed_once, write_atomically
 
 T = TypeVar("T")
 
-_ALONE = ("unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "--")
-"""Has a program die with all that it started and mounted, as mmdebstrap run by root does not; unshare(1)."""
-
 _MKFS = ["mkfs.erofs", "--quiet", "-Enoinline_data", "-U", "00000000-0000-0000-0000-000000000000"]
+_APT = frozenset({"debian", "ubuntu"})
+_NOT_OF_BASE = frozenset({"stacks", "guest.yaml", "Containerfile.build"})
+"""What a guest's folder holds beside its base; of the recipe, only how the base is made counts."""
+_NOT_OF_ROOT = frozenset({"stack.yaml", "Containerfile.modules"})
+"""What says how to use a stack, or how its modules are built; nothing of it goes into the root layer."""
 _FORMAT = "1"
 """Goes into every key: raise it when the way in which parts are made changes."""
 
@@ -71,6 +73,10 @@ class Images:
         """The OCI image storage below the cache."""
         return Buildah(self.cache / "oci")
 
+    @property
+    def _bases(self) -> Bases:
+        return Bases(self.recipes, self.archive, self.buildah, self.cache)
+
     def prepare(self, guest: str, stack: str, kernel: KernelSpec, *, timeout: float) -> Image:
         """Return everything that a cell boots from; make what is missing.
 
@@ -97,7 +103,7 @@ class Images:
 
     def identity(self, kernel: KernelSpec) -> KernelIdentity:
         """Resolve a kernel to its exact release, without fetching it."""
-        return self._once(f"identity {kernel}", lambda: self.kernel_source(kernel, False).resolve())
+        return self.once(f"identity {kernel}", lambda: self.kernel_source(kernel, False).resolve())
 
     def boot_kernel(self, kernel: KernelSpec) -> BootKernel:
         """Fetch a kernel and make its initramfs."""
@@ -105,11 +111,11 @@ class Images:
         def make() -> BootKernel:
             identity = self.identity(kernel)
             if not (self.cache / "kernels" / identity.digest).is_dir():
-                self._begin(f"kernel {identity.release}")
+                self.begin(f"kernel {identity.release}")
             files = self.kernel_source(kernel, False).fetch(self.cache / "kernels")
             return self._boot_files(identity, files)
 
-        return self._once(f"boot {kernel.source}", make)
+        return self.once(f"boot {kernel.source}", make)
 
     def missing(self, guest: str, stack: str, kernel: KernelSpec) -> tuple[str, ...]:
         """The parts of a cell's image that are not in the cache, the compute tests aside; nothing is made.
@@ -130,7 +136,7 @@ class Images:
         key = self._kernel_key(boot.identity)
 
         def build(reference: str) -> None:
-            with tempfile.TemporaryDirectory(prefix="kernel-", dir=self._scratch()) as context:
+            with tempfile.TemporaryDirectory(prefix="kernel-", dir=self.scratch()) as context:
                 target = Path(context) / "modules" / boot.identity.release
                 target.parent.mkdir()
                 shutil.copytree(boot.modules, target, symlinks=True, copy_function=_hard_link)
@@ -144,102 +150,100 @@ class Images:
 
         def make() -> Path:
             folder = self.tests()
-            key = _key("tests", _digest_of_tree(folder), self._text("_boot/Containerfile.tests"))
+            key = content_key("tests", digest_of_tree(folder), self._text("_boot/Containerfile.tests"))
 
             def build(reference: str) -> None:
                 self.buildah.build(reference, self.recipes.boot_dir / "Containerfile.tests", folder, timeout=300)
 
             return self._erofs("tests", key, "tests layer", build)
 
-        return self._once("tests", make)
+        return self.once("tests", make)
 
     def root_layer(self, guest: str, stack: str, timeout: float) -> Path:
         """A guest with a stack's user space as a read-only file."""
-        recipe = self.recipes.guest(guest)
         folder = self.recipes.stack_dir(guest, stack)
         key = self._root_key(guest, stack)
 
         def build(reference: str) -> None:
-            base = self._base(guest, recipe, self._base_key(guest), timeout)
-            self.buildah.build(reference, folder / "Containerfile", folder, arguments={"BASE": base}, timeout=timeout)
+            arguments = {**self.recipes.stack(guest, stack).arguments, "BASE": self.base(guest, timeout)}
+            self.build(guest, reference, folder / "Containerfile", folder, arguments, timeout)
 
         return self._erofs("root", key, f"root layer {guest} with {stack}", build)
+
+    def layer_of(self, kind: str, key: str, part: str, fill: Callable[[Path], None]) -> Path:
+        """A read-only file made of a directory that ``fill`` fills; every file in it belongs to root."""
+        folder = self._folder(kind, key)
+
+        def make(into: Path) -> None:
+            self.begin(part)
+            with tempfile.TemporaryDirectory(prefix=f"{kind}-", dir=self.scratch()) as tree:
+                fill(Path(tree))
+                must([*_MKFS, "--all-root", into / "layer.erofs", tree], timeout=900)
+            (into / "layer.erofs").chmod(0o644)
+
+        self.once(f"erofs {kind} {key}", lambda: placed_once(folder, make))
+        return folder / "layer.erofs"
+
+    def build(
+        self,
+        guest: str,
+        reference: str,
+        containerfile: Path,
+        context: Path,
+        arguments: Mapping[str, str],
+        timeout: float,
+    ) -> None:
+        """Build an image on top of a guest; its package manager gets this host's settings of the network."""
+        volumes = []
+        if self.recipes.guest(guest).distribution in _APT:
+            settings = self.cache / "apt-network.conf"
+            write_atomically(settings, "".join(f"{line}\n" for line in host_network_settings()).encode())
+            volumes.append((settings, "/etc/apt/apt.conf.d/90host-network", "ro"))
+        self.buildah.build(reference, containerfile, context, arguments=arguments, volumes=volumes, timeout=timeout)
 
     def cached(self) -> Iterator[tuple[str, Path, int]]:
         """(what it is, path, bytes on disk) of everything in the cache."""
         for part in sorted(self.cache.glob("*")) if self.cache.is_dir() else ():
             yield part.name, part, disk_usage(part)
 
-    def _base(self, guest: str, recipe: GuestRecipe, key: str, timeout: float) -> str:
+    def base(self, guest: str, timeout: float) -> str:
+        """The image of a guest without any stack, by its reference."""
+        key = self.base_key(guest)
         reference = self.buildah.reference("base", key)
 
         def make() -> str:
-            if self.buildah.exists(reference):
-                return reference
-            self._begin(f"base {guest}")
-            with tempfile.TemporaryDirectory(prefix="base-", dir=self._scratch()) as context:
-                folder = Path(context)
-                shutil.copytree(
-                    self.recipes.guest_dir(guest), folder, ignore=shutil.ignore_patterns("stacks"), dirs_exist_ok=True
-                )
-                arguments = {"BASE": recipe.base.image} if recipe.base.image else {}
-                if recipe.base.mmdebstrap:
-                    self._bootstrap(recipe, folder / "base.tar", timeout)
-                self.buildah.build(reference, folder / "Containerfile", folder, arguments=arguments, timeout=timeout)
+            if not self.buildah.exists(reference):
+                self.begin(f"base {guest}")
+                self._bases.build(guest, self.recipes.guest(guest), reference, timeout)
             return reference
 
-        return self._once(f"base {key}", make)
+        return self.once(f"base {key}", make)
 
-    def _bootstrap(self, recipe: GuestRecipe, into: Path, timeout: float) -> None:
-        wanted = recipe.base.mmdebstrap
-        assert wanted is not None
-        archive = self.archive()
-        archive.index(wanted.suite)  # a dead mirror or a bad signature is told in one line here
-        source = f"deb [signed-by={archive.keyring}] {archive.mirror} {wanted.suite} {' '.join(wanted.components)}"
-        argv: list[str | Path] = [
-            *_ALONE[: None if os.geteuid() == 0 else 0],
-            "mmdebstrap",
-            "--quiet",
-            f"--variant={wanted.variant}",
-            "--format=tar",
-            "--architectures=amd64",
-            '--aptopt=APT::Install-Recommends "false"',
-            # The image is thrown away on failure, so dpkg need not sync every file.
-            "--dpkgopt=force-unsafe-io",
-            *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")),
-            f"--include={','.join(wanted.include)}",
-            wanted.suite,
-            into,
-            source,
-        ]
-        must(argv, timeout=timeout, env={"TMPDIR": str(self._scratch())})
+    def base_key(self, guest: str) -> str:
+        """What the base of a guest is made of, in one digest."""
 
-    def _base_key(self, guest: str) -> str:
         def make() -> str:
             recipe = self.recipes.guest(guest)
-            state = ""
-            if recipe.base.mmdebstrap:
-                # The same recipe gives other packages after the archive's next point release.
-                state = self.archive().state(recipe.base.mmdebstrap.suite)
-            own = sorted(path for path in self.recipes.guest_dir(guest).iterdir() if path.name != "stacks")
-            return _key("base", recipe.model_dump_json(), state, *(_digest_of_tree(path) for path in own))
+            state = self._bases.state(recipe)
+            own = sorted(path for path in self.recipes.guest_dir(guest).iterdir() if path.name not in _NOT_OF_BASE)
+            return content_key("base", recipe.base.model_dump_json(), state, *(digest_of_tree(path) for path in own))
 
-        return self._once(f"base key {guest}", make)
+        return self.once(f"base key {guest}", make)
 
     def _root_key(self, guest: str, stack: str) -> str:
-        # stack.yaml says what to do in the guest; nothing of it goes into the image.
         folder = self.recipes.stack_dir(guest, stack)
-        return _key("root", self._base_key(guest), _digest_of_tree(folder, leave_out="stack.yaml"))
+        arguments = json.dumps(self.recipes.stack(guest, stack).arguments, sort_keys=True)
+        return content_key("root", self.base_key(guest), arguments, digest_of_tree(folder, leave_out=_NOT_OF_ROOT))
 
     def _kernel_key(self, identity: KernelIdentity) -> str:
-        return _key("kernel", identity.digest, self._text("_boot/Containerfile.kernel"))
+        return content_key("kernel", identity.digest, self._text("_boot/Containerfile.kernel"))
 
     def _folder(self, kind: str, key: str) -> Path:
         return self.cache / "erofs" / f"{kind}-{key[:32]}"
 
     def _boot_files(self, identity: KernelIdentity, files: KernelFiles) -> BootKernel:
         init = self.recipes.boot_dir / "init"
-        folder = self.cache / "boot" / _key("boot", identity.digest, _digest_of_tree(init))
+        folder = self.cache / "boot" / content_key("boot", identity.digest, digest_of_tree(init))
 
         def build(into: Path) -> None:
             order = build_initramfs(files.modules, init, into / "initramfs.cpio")
@@ -261,21 +265,22 @@ class Images:
         folder = self._folder(kind, key)
 
         def make(into: Path) -> None:
-            self._begin(part)
+            self.begin(part)
             reference = self.buildah.reference(kind, key)
             if not self.buildah.exists(reference):
                 build(reference)
             self.buildah.mkfs(reference, [*_MKFS, into / "layer.erofs"], timeout=900)
             (into / "layer.erofs").chmod(0o644)
 
-        self._once(f"erofs {kind} {key}", lambda: placed_once(folder, make))
+        self.once(f"erofs {kind} {key}", lambda: placed_once(folder, make))
         return folder / "layer.erofs"
 
-    def _begin(self, part: str) -> None:
+    def begin(self, part: str) -> None:
+        """Note that a part is being made, and tell who listens."""
         self._made.add(part)
         self.on_part(part)
 
-    def _once(self, name: str, make: Callable[[], T]) -> T:
+    def once(self, name: str, make: Callable[[], T]) -> T:
         """Run ``make`` once per name; later callers get its result, or its error, at once."""
         with self._guard:
             lock = self._locks.setdefault(name, threading.Lock())
@@ -290,7 +295,8 @@ class Images:
             raise result
         return result  # type: ignore[return-value]  # the name determines the type
 
-    def _scratch(self) -> Path:
+    def scratch(self) -> Path:
+        """Where what a build needs for its time lies, on the file system of the cache."""
         folder = self.cache / "scratch"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -314,16 +320,17 @@ def _hard_link(source: str, target: str) -> str:
     return target
 
 
-def _key(*parts: str) -> str:
+def content_key(*parts: str) -> str:
+    """One digest of everything that a part is made of."""
     return hashlib.sha256("\0".join((_FORMAT, *parts)).encode()).hexdigest()
 
 
-def _digest_of_tree(path: Path, leave_out: str = "") -> str:
+def digest_of_tree(path: Path, leave_out: Collection[str] = ()) -> str:
     """SHA-256 over names, modes and contents of a file or of all files below a directory."""
     digest = hashlib.sha256()
     for one in [path] if path.is_file() else sorted(path.rglob("*")):
         name = one.relative_to(path).as_posix()
-        if one.is_file() and name != leave_out:
+        if one.is_file() and name not in leave_out:
             digest.update(f"{name}\0{one.stat().st_mode & 0o777:o}\0".encode())
             digest.update(hashlib.sha256(one.read_bytes()).digest())
     return digest.hexdigest()

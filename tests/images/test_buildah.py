@@ -73,7 +73,7 @@ def test_a_failed_build_names_the_image_and_what_went_wrong(
     reference = buildah.reference("tiny", "c" * 64)
     with pytest.raises(BuildFailed, match=rf"^image tiny:c+ did not build \(status \d+\): .*{telling}") as caught:
         build(buildah, reference, context(tmp_path / "c", containerfile))
-    assert "STEP 2/" in caught.value.log
+    assert b"STEP 2/" in caught.value.log
     assert "\n" not in str(caught.value)
     assert not buildah.exists(reference)
 

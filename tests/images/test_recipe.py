@@ -18,7 +18,7 @@ STACKS = [(guest, stack) for guest in SHIPPED.guests() for stack in SHIPPED.stac
 @pytest.mark.parametrize("guest", SHIPPED.guests())
 def test_a_shipped_guest_says_how_it_begins_and_how_its_packages_are_listed(guest: str) -> None:
     recipe = SHIPPED.guest(guest)
-    assert recipe.base.mmdebstrap or recipe.base.image
+    assert recipe.base.mmdebstrap or recipe.base.dnf or recipe.base.image
     assert recipe.packages
     assert SHIPPED.stacks(guest)
     assert (SHIPPED.guest_dir(guest) / "Containerfile").is_file()
