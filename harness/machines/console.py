@@ -42,6 +42,8 @@ _PATTERNS: tuple[tuple[Trouble, re.Pattern[str]], ...] = (
     (Trouble.RCU_STALL, re.compile(r"(rcu: INFO: \S+ (?:self-)?detected (?:expedited )?stall.*)")),
     (Trouble.HUNG_TASK, re.compile(r"INFO: (task .{1,64}? blocked (?:in I/O wait )?for more than \d+ seconds.*)")),
     (Trouble.HARNESS, re.compile(r"kdmatrix-initramfs: ((?:cannot|no disk|no tmpfs).*)")),
+    # MdeModulePkg/Library/UefiBootManagerLib and shim.c, when a program's signer is not trusted.
+    (Trouble.HARNESS, re.compile(r"(BdsDxe: failed to (?:load|start) .*|Verification failed: .*Security Violation)")),
 )
 """Wordings of the kernel's own messages (kernel/panic.c, kernel/watchdog.c, kernel/rcu/tree_stall.h)."""
 

@@ -27,6 +27,8 @@ class Disk:
     path: Path
     target: str
     slot: int
+    first: bool = False
+    """Whether firmware starts from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,10 @@ class Domain:
     memory: int = 1 << 30
     """Bytes."""
     vcpus: int = 1
+    loader: Path | None = None
+    """UEFI firmware with Secure Boot that starts from the first disk; without it QEMU starts the kernel itself."""
+    variables: Path | None = None
+    """The firmware's variables, writable, of this boot alone."""
     privileged: bool = True
     """Whether libvirt runs as root and would change the owner of the files that it opens."""
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -82,6 +88,11 @@ def disks_for(layers: tuple[tuple[str, Path], ...]) -> tuple[Disk, ...]:
     return tuple(
         Disk(serial, path, f"vd{chr(ord('a') + index)}", 4 + index) for index, (serial, path) in enumerate(layers)
     )
+
+
+def firmware_disk(partition: Path, after: tuple[Disk, ...]) -> Disk:
+    """The disk that firmware starts from, behind the layers."""
+    return Disk("esp", partition, f"vd{chr(ord('a') + len(after))}", 4 + len(after), first=True)
 
 
 def kernel_cmdline(accelerator: Accelerator, *extra: str) -> str:

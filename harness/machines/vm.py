@@ -15,10 +15,12 @@ from typing import Any
 
 from harness.errors import InfraError
 from harness.images.initramfs import GUEST_INIT, Seed, write_seed
+from harness.images.uki import UkiParts
 from harness.journal import Journal
 from harness.machines.console import Console, Trouble
 from harness.machines.daemon import import_libvirt
-from harness.machines.domain import Accelerator, Domain, disks_for, kernel_cmdline
+from harness.machines.domain import Accelerator, Domain, disks_for, firmware_disk, kernel_cmdline
+from harness.machines.firmware import SecureBoot, SecureStart, find_firmware, prepare
 from harness.machines.hypervisor import Ending, Hypervisor, emulator
 from harness.machines.ssh import KeyPair, SshShell
 from harness.machines.watch import Stall, StallDetector, parse_registers
@@ -61,6 +63,8 @@ class BootRequest:
     cmdline: str
     work: Path
     """Directory for the files of this boot; removed with the VM."""
+    secure_boot: SecureBoot | None = None
+    """Start through UEFI with Secure Boot on; None has QEMU start the kernel itself."""
 
 
 class VirtualMachine:
@@ -122,7 +126,7 @@ class VirtualMachine:
                     failure = str(error)
                     if "host key" in failure:
                         raise BootFailure(Outcome.MISS, failure) from error
-            if now - self.console.last_byte < quiet_limit:
+            if now - self.console.last_byte < quiet_limit or self._in_uefi:
                 stall.reset()
             elif now >= next_sample:
                 next_sample = now + 0.5
@@ -139,6 +143,11 @@ class VirtualMachine:
                 if found is Stall.SPINNING:
                     raise self._hang(f"a CPU spins with interrupts off at {stall.where}")
             self.ending.stopped.wait(0.05)
+
+    @property
+    def _in_uefi(self) -> bool:
+        """Firmware hashes and unpacks a kernel silently, with interrupts off: that it does so says nothing."""
+        return self._request.secure_boot is not None and self.console.phase == "firmware"
 
     def reconnect(self, timeout: float) -> SshShell | None:
         """Try to reach a guest again whose connection broke; None when it cannot be reached."""
@@ -183,7 +192,8 @@ class VirtualMachine:
     def _raise_if_over(self) -> None:
         harness = self.console.worst(Trouble.HARNESS)
         if harness is not None:
-            raise BootFailure(Outcome.MISS, f"initramfs: {harness.text}")
+            where = "firmware" if self.console.phase == "firmware" else "initramfs"
+            raise BootFailure(Outcome.MISS, f"{where}: {harness.text}")
         if self.console.panicked.is_set():
             self.ending.stopped.wait(_GRACE_AFTER_PANIC)  # let the trace arrive
         dead = self.death()
@@ -234,9 +244,10 @@ def boot(
         stack.enter_context(journal.entry("path", str(work))).undo(_remove, work)
         work.chmod(0o711)  # QEMU of a system daemon runs as another user and has to reach the initramfs in it
         initramfs = _initramfs(request, host_key, client_key, work)
+        secure = _secure_start(request, initramfs, work)
         last: Exception | None = None
         for _ in range(_PORT_TRIES):
-            domain = _domain(hypervisor, request, initramfs)
+            domain = _domain(hypervisor, request, initramfs, secure)
             with contextlib.ExitStack() as one:
                 entry = one.enter_context(journal.entry("domain", domain.uuid, uri=hypervisor.uri, name=domain.name))
                 ending = hypervisor.expect_end(domain.uuid)
@@ -315,8 +326,21 @@ def _initramfs(request: BootRequest, host_key: KeyPair, client_key: KeyPair, wor
     return whole
 
 
-def _domain(hypervisor: Hypervisor, request: BootRequest, initramfs: Path) -> Domain:
+def _secure_start(request: BootRequest, initramfs: Path, work: Path) -> SecureStart | None:
+    if request.secure_boot is None:
+        return None
     kernel = request.image.kernel
+    firmware = find_firmware()
+    cmdline = kernel_cmdline(request.accelerator, request.cmdline)
+    parts = UkiParts(firmware.stub, kernel.vmlinuz, initramfs, cmdline, kernel.identity.release)
+    return prepare(firmware, parts, request.secure_boot, work)
+
+
+def _domain(hypervisor: Hypervisor, request: BootRequest, initramfs: Path, secure: SecureStart | None) -> Domain:
+    kernel = request.image.kernel
+    disks = disks_for(tuple((layer.serial, layer.path) for layer in request.image.layers))
+    if secure is not None:
+        disks = (*disks, firmware_disk(secure.partition, disks))
     direct = kernel.vmlinux if request.accelerator == "qemu" and kernel.vmlinux else kernel.vmlinuz
     port = free_port()
     return Domain(
@@ -328,10 +352,12 @@ def _domain(hypervisor: Hypervisor, request: BootRequest, initramfs: Path) -> Do
         kernel=direct,
         initramfs=initramfs,
         cmdline=kernel_cmdline(request.accelerator, request.cmdline),
-        disks=disks_for(tuple((layer.serial, layer.path) for layer in request.image.layers)),
+        disks=disks,
         ssh_port=port,
         memory=request.memory,
         vcpus=request.vcpus,
+        loader=secure.code if secure else None,
+        variables=secure.variables if secure else None,
         privileged=not hypervisor.uri.endswith("/session"),
     )
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.machines.domain import Accelerator, Domain, disks_for, kernel_cmdline
+from harness.machines.domain import Accelerator, Domain, disks_for, firmware_disk, kernel_cmdline
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS: list[tuple[Accelerator, bool]] = [("kvm", True), ("kvm", False), ("qemu", True), ("qemu", False)]
@@ -37,10 +37,18 @@ def domain(accelerator: Accelerator = "qemu", privileged: bool = True, **changes
     return Domain(**{**values, **changes})
 
 
+def secure(accelerator: Accelerator = "qemu", privileged: bool = True) -> Domain:
+    layers = disks_for((("root", Path("/cache/r.erofs")),))
+    disks = (*layers, firmware_disk(Path("/runs/work/esp.img"), layers))
+    firmware = {"loader": Path("/usr/share/OVMF/CODE.secboot.fd"), "variables": Path("/runs/work/variables.fd")}
+    return domain(accelerator, privileged, disks=disks, **firmware)
+
+
 @pytest.mark.parametrize(("accelerator", "privileged"), KINDS)
-def test_the_xml_is_the_golden_file(accelerator: Accelerator, privileged: bool) -> None:
-    path = GOLDEN / f"domain-{accelerator}-{'system' if privileged else 'session'}.xml"
-    made = domain(accelerator, privileged).xml() + "\n"
+@pytest.mark.parametrize("start", ["domain", "secure"])
+def test_the_xml_is_the_golden_file(accelerator: Accelerator, privileged: bool, start: str) -> None:
+    path = GOLDEN / f"{start}-{accelerator}-{'system' if privileged else 'session'}.xml"
+    made = {"domain": domain, "secure": secure}[start](accelerator, privileged).xml() + "\n"
     if os.environ.get("KDMATRIX_WRITE_GOLDEN"):
         path.write_text(made)
     assert made == path.read_text()
@@ -56,6 +64,29 @@ def test_libvirts_own_schema_accepts_it(accelerator: Accelerator, privileged: bo
         broken = domain(accelerator, privileged).xml().replace("<vcpu>", "<vcpus>").replace("</vcpu>", "</vcpus>")
         with pytest.raises(libvirt.libvirtError, match=r"XML document failed to validate|Invalid|Extra element"):
             connection.defineXMLFlags(broken, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    finally:
+        connection.close()
+
+
+def test_secure_boot_keeps_the_variables_from_the_kernel_and_starts_from_one_disk() -> None:
+    root = ET.fromstring(secure().xml())
+    loader = root.find("os/loader")
+    assert loader is not None
+    assert (loader.attrib["secure"], loader.attrib["readonly"]) == ("yes", "yes")
+    assert root.find("features/smm[@state='on']") is not None
+    assert root.findtext("os/nvram") == "/runs/work/variables.fd"
+    assert root.find("os/kernel") is None, "the kernel comes from the disk, where it is signed"
+    first = [disk.findtext("serial") for disk in root.findall("devices/disk") if disk.find("boot") is not None]
+    assert first == ["esp"]
+    slots = [one.attrib["slot"] for one in root.findall("devices/*/address")]
+    assert len(slots) == len(set(slots))
+
+
+def test_libvirts_own_schema_accepts_secure_boot() -> None:
+    libvirt = pytest.importorskip("libvirt")
+    connection = libvirt.open("test:///default")
+    try:
+        connection.defineXMLFlags(secure().xml(), libvirt.VIR_DOMAIN_DEFINE_VALIDATE).undefine()
     finally:
         connection.close()
 

@@ -15,9 +15,12 @@ import pytest
 
 from harness.cell import Workshop, execute
 from harness.content import content_dir
+from harness.drivers.build import Drivers
+from harness.drivers.roots import Roots
 from harness.errors import InfraError
 from harness.images.builder import BootKernel, Image, Images, Layer
 from harness.journal import Journal
+from harness.keys import SigningKeys
 from harness.machines import vm
 from harness.machines.hypervisor import Hypervisor
 from harness.machines.ssh import KeyPair
@@ -277,6 +280,10 @@ def test_a_guest_that_runs_another_kernel_than_the_cells_says_nothing_about_it(
     identity = replace(real_image.kernel.identity, release="6.99-other")
     other = replace(real_image, kernel=replace(real_image.kernel, identity=identity))
     monkeypatch.setattr(Images, "prepare", lambda *_args, **_kwargs: other)
+
+    def no_key() -> SigningKeys:
+        raise AssertionError("nothing is signed here")
+
     shop = Workshop(
         run_id="run",
         images=real_images,
@@ -285,6 +292,9 @@ def test_a_guest_that_runs_another_kernel_than_the_cells_says_nothing_about_it(
         journal=Journal(tmp_path / "journal", "run"),
         evidence=EvidenceStore(tmp_path / "evidence"),
         tests={},
+        drivers=Drivers(
+            real_images, Roots(real_images, real_images.archive), lambda: pytest.fail("no key"), 1, tmp_path
+        ),
         accelerator="qemu",
         work=tmp_path / "work",
         memory=512 << 20,
