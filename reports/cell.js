@@ -113,6 +113,31 @@
       return el("li", {}, parts);
     }));
   }
+  function predictionTable(attempt) {
+    const head = ["Rung", "Expected", "Happened", "", "Because"];
+    return el("div", { class: "scroll" }, el("table", { class: "plain groups expected" },
+      el("caption", { class: "unseen" }, "What was expected before the cell ran, and what happened"),
+      el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, attempt.predictions.map((one) => el("tr", { class: one.failed ? "decides" : null },
+        el("th", { scope: "row" }, one.stage), el("td", {}, badge(one.outcome)),
+        el("td", {}, stateWords.has(one.happened.toLowerCase()) ? badge(one.happened.toLowerCase()) : one.happened),
+        el("td", {}, one.failed ? el("b", { class: "warn" }, one.judgement) : one.judgement),
+        el("td", {}, el("span", { class: "reason" }, one.reason), el("span", { class: "sub" }, one.source)))))));
+  }
+  function sourceLinks(pairs) {
+    return pairs.map(([text, href], index) => [index ? ", " : "",
+      href ? el("a", { href, rel: "noopener noreferrer", target: "_blank" }, text) : text]).flat();
+  }
+  function issueList(attempt) {
+    const sure = attempt.issues.filter((one) => one.grade !== "candidate");
+    const rest = attempt.issues.filter((one) => one.grade === "candidate");
+    const shown = (one) => el("section", { class: "issue" },
+      el("h4", {}, el("span", { class: "mono" }, one.id), ` ${one.title} `, el("span", { class: "tag" }, one.grade)),
+      el("dl", { class: "facts" }, one.facts.map(([key, value]) => el("div", {}, el("dt", {}, key), el("dd", {}, value))),
+        el("div", {}, el("dt", {}, "sources"), el("dd", {}, sourceLinks(one.links)))));
+    return [sure.map(shown), rest.length ? el("details", { open: !sure.length },
+      el("summary", {}, `${rest.length} more that these versions are known for, not seen in the logs`), rest.map(shown)) : null];
+  }
   function reproLine(command) {
     if (!command) return el("p", { class: "quiet" }, "No command is known that repeats this attempt.");
     const button = el("button", { type: "button" }, "Copy");
@@ -133,6 +158,9 @@
     return el("details", { class: "attempt", open },
       el("summary", {}, el("b", {}, `Attempt ${attempt.number}`), badge(attempt.outcome), el("span", { class: "sub" }, `${attempt.outcome === "pass" ? "reached" : "at"} ${attempt.rung}`), el("span", { class: "sub" }, `${attempt.started.slice(0, 19).replace("T", " ")} UTC`), el("span", { class: "sub" }, `took ${attempt.total}`)),
       attempt.reason ? el("p", { class: "reason" }, attempt.reason) : null,
+      attempt.issues.length ? [el("h3", {}, "Known issues"), issueList(attempt)].flat(2) : null,
+      attempt.predictions.length ? el("h3", {}, "Expected and happened") : null,
+      attempt.predictions.length ? predictionTable(attempt) : null,
       el("h3", {}, "Repeat it"), reproLine(attempt.repro),
       el("h3", {}, "Ladder"), ladderTable(attempt),
       el("h3", {}, "Tests"), testTable(attempt),

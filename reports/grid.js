@@ -3,7 +3,8 @@
   const S = page.strings;
   // Places of a packed cell; the order is that of harness/report/grid.py.
   const ROW = 0, COL = 1, STATE = 2, KIND = 3, RUNG = 4, REACHED = 5, PASSED = 6, TOTAL = 7, METRIC = 8, HEAD = 9,
-    BOOTS_OK = 10, BOOTS = 11, PLANNED = 12, BOUND = 13, REASON = 14, RELEASES = 15, EVIDENCE = 16;
+    BOOTS_OK = 10, BOOTS = 11, PLANNED = 12, BOUND = 13, REASON = 14, RELEASES = 15, EVIDENCE = 16, ISSUE = 17, GRADE = 18,
+    EXPECTED = 19;
   const state = (cell) => page.states[cell[STATE]];
   const kind = (cell) => page.kinds[cell[KIND]];
   const idOf = (cell) => {
@@ -21,7 +22,7 @@
   // What free text is looked for in: built once, so that a key press only searches.
   const words = page.cells.map((cell) => [
     idOf(cell), page.rows[cell[ROW]].join(" "), state(cell)[2], kind(cell)[1], S[cell[RUNG]], S[cell[REASON]],
-    S[cell[RELEASES]], S[cell[METRIC]], S[cell[EVIDENCE]],
+    S[cell[RELEASES]], S[cell[METRIC]], S[cell[EVIDENCE]], S[cell[ISSUE]], S[cell[EXPECTED]],
   ].join(" ").toLowerCase());
 
   const unique = (list) => [...new Set(list)];
@@ -144,7 +145,7 @@
     }
     const [name, symbol, word] = state(cell);
     const tests = cell[TOTAL] ? `${cell[PASSED]}/${cell[TOTAL]} tests` : "";
-    const second = [S[cell[REACHED]], S[cell[REACHED]] ? tests : "",
+    const second = [S[cell[REACHED]], S[cell[REACHED]] ? tests : "", S[cell[GRADE]] === "identified" ? S[cell[ISSUE]] : "",
       S[cell[EVIDENCE]] === "not collected" ? "no evidence" : ""].filter((part) => part).join(" · ");
     const third = name === "pass" ? el("span", { class: "line num" }, S[cell[METRIC]] || "no throughput measured")
       : el("span", { class: "line why", title: S[cell[REASON]] }, S[cell[REASON]]);
@@ -266,7 +267,8 @@
       const [metric, value, unit, low, high] = cell[HEAD] || [0, null, 0, null, null];
       lines.push([idOf(cell), guest, kernel, series, S[cell[RELEASES]], stack, device, state(cell)[0], kind(cell)[0],
         S[cell[RUNG]], cell[PASSED], cell[TOTAL], cell[BOOTS_OK], cell[BOOTS], cell[PLANNED], cell[BOUND], S[metric],
-        value, S[unit], low, high, S[cell[EVIDENCE]], S[cell[REASON]]].map(quote).join(","));
+        value, S[unit], low, high, S[cell[EVIDENCE]], S[cell[REASON]], S[cell[ISSUE]], S[cell[GRADE]],
+        S[cell[EXPECTED]]].map(quote).join(","));
     }
     return lines.join("\n") + "\n";
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from harness.model.cell import Cell, DebianKernel
@@ -11,6 +12,7 @@ from harness.model.records import Attempt, Metric, StageResult, TestResult
 from harness.model.stage import LADDER, Stage
 from harness.report.data import ReproCommand
 from harness.report.evidence import NOT_COLLECTED, Stored
+from harness.report.foresight import foresight
 from harness.report.grid import boots_words, facts_of
 from harness.report.summary import KIND_TAGS
 from harness.report.text import duration, percent, quantity, size, spread
@@ -74,13 +76,19 @@ def _spec(cell: Cell | None) -> list[tuple[str, str]]:
     if isinstance(source, DebianKernel):
         origin = f"Debian {source.suite}, version {source.version or 'any'}, release {source.release}, {source.flavour}"
     else:
-        origin = f"tree {source.path}"
+        named = {item.name: getattr(source, item.name) for item in fields(source)}
+        said = ", ".join(f"{name} {_plain(value)}" for name, value in named.items() if value not in (None, "", ()))
+        origin = f"{type(source).__name__.removesuffix('Kernel').lower()}: {said}"
     return [
         ("kernel source", origin),
         ("kernel arguments", cell.kernel.cmdline or "none added"),
         ("boots planned", str(cell.boots)),
         ("tests planned", ", ".join(cell.tests) or "none"),
     ]
+
+
+def _plain(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _attempt(attempt: Attempt, stored: Mapping[str, Stored], repro: ReproCommand) -> dict[str, Any]:
@@ -98,6 +106,7 @@ def _attempt(attempt: Attempt, stored: Mapping[str, Stored], repro: ReproCommand
         "tests": [_test(test) for test in attempt.tests],
         "facts": sorted(attempt.facts.items()),
         "evidence": _evidence(attempt, stored),
+        **foresight(attempt),
     }
 
 

@@ -38,6 +38,9 @@ CSV_COLUMNS = (
     "high",
     "evidence",
     "reason",
+    "known_issue",
+    "known_issue_grade",
+    "expected",
 )
 
 
@@ -138,6 +141,9 @@ def _packed(view: CellView, text: Any) -> list[Any]:
         text(view.reason),
         text(", ".join(view.releases)),
         text(view.evidence),
+        text(view.issue),
+        text(view.issue_grade),
+        text(view.expected),
     ]
 
 
@@ -160,4 +166,5 @@ def csv_rows(cells: Iterable[CellView]) -> Iterable[list[str]]:
             high,
             view.evidence,
             csv_text(view.reason),
+            *map(csv_text, (view.issue, view.issue_grade, view.expected)),
         ]

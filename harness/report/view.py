@@ -13,6 +13,7 @@ from harness.model.outcome import Outcome, summarise
 from harness.model.records import Attempt, Kind, Metric
 from harness.model.stage import LADDER, Stage
 from harness.report.data import ReportInput
+from harness.report.foresight import best_issue, expected_words
 from harness.report.wilson import lower_bound
 
 EvidenceState = Literal["collected", "partly", "not collected", "none due"]
@@ -91,6 +92,11 @@ class CellView:
     resolved: str = ""
     """The release that the kernel was resolved to, where a record of it exists."""
     evidence: EvidenceState = "none due"
+    issue: str = ""
+    """Id of the known issue that explains the cell best."""
+    issue_grade: str = ""
+    expected: str = ""
+    """What was predicted, and whether it happened."""
 
     @property
     def tagged(self) -> bool:
@@ -168,6 +174,7 @@ def _with_attempts(
     if state is State.SKIP and deciding.reason.lower().startswith("blocked"):
         state = State.BLOCKED
     good, total = count_tests(deciding, tests)
+    issue = best_issue(attempts)
     return CellView(
         empty.id,
         empty.guest,
@@ -190,6 +197,9 @@ def _with_attempts(
         releases=_each_once(attempt.facts.get("uname_release", "") for attempt in attempts),
         resolved=next((a.facts["kernel.release"] for a in attempts if a.facts.get("kernel.release")), ""),
         evidence=_evidence_state(attempts, readable),
+        issue=issue.issue if issue else "",
+        issue_grade=str(issue.grade) if issue else "",
+        expected=expected_words(attempts),
     )
 
 

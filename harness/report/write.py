@@ -16,6 +16,7 @@ from harness.model.records import ATTEMPT, Attempt
 from harness.report.data import ReadEvidence, ReportInput, ReproCommand
 from harness.report.detail import cell_detail, chunk_count, chunk_of
 from harness.report.evidence import Stored, store_evidence
+from harness.report.foresight import expectations, prediction_rows
 from harness.report.grid import (
     STATES,
     boots_words,
@@ -134,6 +135,7 @@ def _write_pages(data: ReportInput, cells: Sequence[CellView], layout: Layout, c
     small = positions <= STATIC_LIMIT
     front = {
         "summary": summarise_run(data.run, cells),
+        "expectations": expectations(data.attempts),
         "small": small,
         "rollup": None if small else roll_up(cells),
         "positions": positions,
@@ -150,6 +152,7 @@ def _write_pages(data: ReportInput, cells: Sequence[CellView], layout: Layout, c
 def _write_results(data: ReportInput, cells: Sequence[CellView], into: Path) -> None:
     _write_csv(into / "results.csv", csv_rows(cells))
     _write_csv(into / "tests.csv", _test_rows(data.attempts))
+    _write_csv(into / "predictions.csv", prediction_rows(data.attempts))
     run = {name: getattr(data.run, name) for name in type(data.run).__slots__}
     with (into / _MARK).open("w", encoding="ascii", newline="\n") as file:
         file.write(f'{{"schema":{json.dumps(SCHEMA)},\n"run":{json.dumps(run, default=dict)},\n"cells":[')

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from harness.model.cell import Cell, DebianKernel, KernelSpec, LeftOut, Series
 from harness.model.outcome import Outcome
+from harness.model.prediction import Grade, IssueMatch, Prediction
 from harness.model.records import Attempt, Evidence, Kind, Metric, StageResult, TestResult, decide
 from harness.model.stage import LADDER, Stage
 from harness.report.data import ReportInput, RunInfo
@@ -210,6 +211,29 @@ def big_run(kernels: int = 200, stacks: int = 50) -> tuple[ReportInput, Shelf]:
     return ReportInput(RUN, tuple(cells), (), tuple(attempts)), shelf
 
 
+def foreseen_run() -> tuple[ReportInput, Shelf]:
+    """The small run with predictions that came true and one that did not, and a failure that is known."""
+    data, shelf = small_run()
+    true = Prediction(Stage.COMPUTE, Outcome.FAIL, "sgemm is wrong there", "known issue ki-001-sgemm")
+    false = Prediction(Stage.BUILD, Outcome.FAIL, "strncpy is gone (the headers show it)", "headers ki-002-strncpy")
+    open_ = Prediction(Stage.THROUGHPUT, Outcome.SKIP, "debug kernel: CONFIG_KASAN=y", "debug kernel")
+    known = IssueMatch(
+        "ki-001-sgemm", "the runtime multiplies wrongly", Stage.COMPUTE, Grade.IDENTIFIED, "a loop is unrolled once too"
+        " often", "7.4", "use another runtime", "driver", "high",
+        ("example/runtime#12", "Debian bug 1130057", "a letter"), "max error 3.1e-02 at [17, 203]",
+    )  # fmt: skip
+    hinted = replace(known, issue="ki-009-other", grade=Grade.CANDIDATE, excerpt="")
+    attempts = []
+    for one in data.attempts:
+        if one.cell_id == "debian-13/stable/cpu-opencl/none":
+            one = replace(one, predictions=(true, open_), issues=(known, hinted))
+        elif one.cell_id == "debian-13/stable/nova/nvidia-l4" or "nova" in one.cell_id:
+            stages = tuple(replace(s, outcome=Outcome.PASS) if s.stage is Stage.BUILD else s for s in one.stages)
+            one = replace(one, stages=stages, predictions=(false,))
+        attempts.append(one)
+    return replace(data, attempts=tuple(attempts)), shelf
+
+
 HOSTILE = (
     "<script>window.pwned=1</script>",
     "</script><script>window.pwned=2</script>",
@@ -242,6 +266,13 @@ def hostile_run() -> tuple[ReportInput, Shelf]:
         stages = (*made.stages[:-1], replace(made.stages[-1], evidence=files))
         metric = Metric(text, float("nan") if index == 1 else 1.0, text, samples=(1.0, float("inf")))
         tests = (TestResult(text, Stage.COMPUTE, Outcome.FAIL, text, 1.0, "cpu-runtime", (metric,), {text: text}),)
-        attempts.append(replace(made, stages=stages, tests=tests, facts={text: text, "uname_release": text}))
+        predictions = (Prediction(Stage.BUILD, Outcome.FAIL, text, text),)
+        issues = (
+            IssueMatch(
+                text, text, Stage.LOAD, Grade.IDENTIFIED, *[text] * 5, (text, "javascript:window.pwned=9"), text
+            ),
+        )
+        facts = {text: text, "uname_release": text}
+        attempts.append(replace(made, stages=stages, tests=tests, facts=facts, predictions=predictions, issues=issues))
     run = replace(RUN, host={"accelerator": HOSTILE[0], HOSTILE[1]: HOSTILE[2]}, matrix_text="\n".join(HOSTILE))
     return ReportInput(run, tuple(cells), (LeftOut("no-axes", HOSTILE[1]),), tuple(attempts)), shelf

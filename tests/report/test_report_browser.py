@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from browser_session import BROWSER, Page, browser_page
-from synthetic_run import HOSTILE, big_run, hostile_run, repro, small_run
+from synthetic_run import HOSTILE, big_run, foreseen_run, hostile_run, repro, small_run
 
 from harness.report import write_report
 
@@ -40,6 +40,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, name: str, run) -> str:  # ty
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> str:
     return made(tmp_path_factory, "small", small_run())
+
+
+@pytest.fixture(scope="module")
+def foreseen(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return made(tmp_path_factory, "foreseen", foreseen_run())
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +215,40 @@ def test_printing_draws_the_whole_matrix(page: Page, small: str) -> None:
     assert page.run(DRAWN) == 16
     page.run("dispatchEvent(new Event('afterprint'))")
     assert page.run(DRAWN) == before
+
+
+def test_a_prediction_that_failed_stands_on_the_front_page_and_out_in_its_cell(page: Page, foreseen: str) -> None:
+    page.open(f"{foreseen}/index.html")
+    shown = page.run("document.querySelector('.alarm').closest('section').innerText")
+    assert "Predictions that did not come true" in shown
+    assert "was PASS" in shown
+    assert "ki-001-sgemm" in shown
+    assert page.run("getComputedStyle(document.querySelector('.alarm')).color") == page.run(
+        "getComputedStyle(document.querySelector('.badge.s-fail')).color"
+    )
+    open_cell(page, foreseen, "fedora-44/rc/nova/nvidia-l4")
+    assert "did not come true" in page.run("document.querySelector('.expected tr.decides').innerText")
+
+
+def test_a_cell_names_its_known_issue_and_links_only_real_threads(page: Page, foreseen: str) -> None:
+    open_cell(page, foreseen, "debian-13/stable/cpu-opencl/none")
+    text = page.run("document.querySelector('.issue').innerText")
+    for word in ("ki-001-sgemm", "identified", "a loop is unrolled once too often", "7.4", "a letter"):
+        assert word in text
+    hrefs = page.run("[...document.querySelectorAll('.issue')[0].querySelectorAll('a')].map(a => a.href + a.rel)")
+    assert hrefs == [
+        "https://github.com/example/runtime/issues/12noopener noreferrer",
+        "https://bugs.debian.org/1130057noopener noreferrer",
+    ]
+    page.open(f"{foreseen}/index.html#q=ki-001")
+    assert page.run(MATCHES) == "1 of 16 cells"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_shows_what_was_expected_without_sideways_scrolling(page: Page, foreseen: str, dark: bool) -> None:
+    page.size(390, 844, dark)
+    page.open(f"{foreseen}/index.html")
+    assert page.run("document.documentElement.scrollWidth") == 390
+    for cell in ("debian-13/stable/cpu-opencl/none", "fedora-44/rc/nova/nvidia-l4"):
+        open_cell(page, foreseen, cell)
+        assert page.run("document.documentElement.scrollWidth") == 390

@@ -1,0 +1,1 @@
+"""What is known of kernels and drivers without trying: known issues, rules of configuration, version floors."""
