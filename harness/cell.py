@@ -12,20 +12,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness import rungs
+from harness.build_rung import build_rung
+from harness.drivers.build import Built, Drivers, NotBuilt
 from harness.errors import InfraError, KdmatrixError, UserError
+from harness.foresight import subject_of
 from harness.images.buildah import BuildFailed
 from harness.images.builder import Images
 from harness.images.recipe import Recipes, StackRecipe
 from harness.journal import Journal
 from harness.kernels.source import KernelUnavailable
+from harness.knowledge.diagnosis import Knowledge
+from harness.loading import Modules
+from harness.machines import secured
 from harness.machines.domain import Accelerator
+from harness.machines.firmware import SecureBoot
 from harness.machines.guest import Guest, GuestLost
 from harness.machines.hypervisor import Hypervisor
 from harness.machines.ssh import KeyPair
 from harness.machines.vm import BootRequest, GuestFailure, VirtualMachine, boot
-from harness.model.cell import Cell
+from harness.model.cell import Cell, KernelIdentity
 from harness.model.image import Image
 from harness.model.outcome import DECIDING, Outcome
+from harness.model.prediction import IssueMatch, Prediction
 from harness.model.records import Attempt, Evidence, StageResult, TestResult, decide
 from harness.model.stage import LADDER, Stage
 from harness.model.taint import letters
@@ -46,12 +54,17 @@ class Workshop:
     run_id: str
     images: Images
     recipes: Recipes
-    hypervisor: Hypervisor
+    hypervisor: Hypervisor | None
+    """None where no rung of the run boots anything."""
     journal: Journal
     evidence: EvidenceStore
     tests: Mapping[str, TestSpec]
-    accelerator: Accelerator
+    drivers: Drivers
     work: Path
+    accelerator: Accelerator = "qemu"
+    until: Stage = LADDER[-1]
+    """The last rung that is climbed."""
+    knowledge: Knowledge = field(default_factory=Knowledge)
     memory: int = 1 << 30
     vcpus: int = 1
     host_facts: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +88,18 @@ def execute(cell: Cell, number: int, shop: Workshop) -> Attempt:
     return _Ladder(cell, number, shop).climb()
 
 
+def make_parts(cell: Cell, shop: Workshop) -> None:
+    """Make ahead what the cell's first rungs will want; errors are remembered, and the rungs meet them again."""
+    boots = LADDER.index(shop.until) >= LADDER.index(Stage.BOOT)
+    if boots:
+        shop.images.prepare(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.image)
+    if shop.recipes.stack(cell.guest, cell.stack).build is not None:
+        if boots:
+            shop.drivers.build(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.build)
+        else:
+            shop.drivers.prepare(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.image)
+
+
 class _Ladder:
     def __init__(self, cell: Cell, number: int, shop: Workshop) -> None:
         self.cell = cell
@@ -85,9 +110,13 @@ class _Ladder:
         self.stages: list[StageResult] = []
         self.tests: list[TestResult] = []
         self.facts: dict[str, str] = dict(shop.host_facts)
-        self.facts["accelerator"] = "KVM" if shop.accelerator == "kvm" else "emulation (TCG)"
         self.image: Image | None = None
+        self.built: Built | None = None
         self.guest: Guest | None = None
+        self.modules: Modules | None = None
+        self.predictions: tuple[Prediction, ...] = ()
+        self.debugging = ""
+        """Why the kernel's speed must not be measured, if so."""
 
     def climb(self) -> Attempt:
         try:
@@ -95,12 +124,25 @@ class _Ladder:
         except UserError as error:
             self._note(Stage.IMAGE, Rung(Outcome.MISS, str(error)), 0.0)
             return self._attempt()
-        self._rung(Stage.IMAGE, self._image)
-        if self._alive:
+        boots = self._wanted(Stage.BOOT)
+        self._rung(Stage.IMAGE, self._image if boots else lambda: self._build_root(stack))
+        self._look_ahead()
+        if self._alive and self._wanted(Stage.BUILD):
             self._rung(Stage.BUILD, lambda: self._build(stack))
-        if self._alive and self.image is not None:
+        excluded = self.built is not None and self.built.result.outcome is Outcome.SKIP
+        if self._alive and boots and not excluded and self.image is not None:
             self._in_guest(stack, self.image)
         return self._attempt()
+
+    def _look_ahead(self) -> None:
+        """Predict when the kernel is at hand and before anything of the stack was tried."""
+        knowledge = self.shop.knowledge
+        subject = subject_of(self.cell, self.shop.images, self.shop.drivers)
+        self.predictions = knowledge.predict(subject)
+        self.debugging = knowledge.debugging(subject.config)
+
+    def _wanted(self, stage: Stage) -> bool:
+        return LADDER.index(stage) <= LADDER.index(self.shop.until)
 
     @property
     def _alive(self) -> bool:
@@ -109,30 +151,51 @@ class _Ladder:
     def _image(self) -> Rung:
         cell, shop = self.cell, self.shop
         self.image = shop.images.prepare(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.image)
-        identity = self.image.kernel.identity
-        self.facts |= {
-            "kernel.release": identity.release,
-            "kernel.version": identity.version,
-            "kernel.source": identity.source,
-            "kernel.digest": identity.digest,
-            "kernel.series": cell.kernel.series.value,
-            "image.made": ", ".join(self.image.made) or "nothing: all parts were cached",
-        }
-        for name, sha256 in identity.parts:
-            self.facts[f"kernel.part.{name}"] = sha256
+        self._kernel_facts(self.image.kernel.identity)
+        self.facts["image.made"] = ", ".join(self.image.made) or "nothing: all parts were cached"
         rung = Rung(Outcome.PASS)
         if self.image.kernel.config.is_file():
             rung.files["kernel.config"] = self.image.kernel.config.read_bytes()
         return rung
 
+    def _build_root(self, stack: StackRecipe) -> Rung:
+        """The rung ``image`` of a cell that is not booted: what its modules are built in."""
+        cell, shop = self.cell, self.shop
+        self._kernel_facts(shop.images.identity(cell.kernel))
+        if stack.build is None:
+            return Rung(Outcome.SKIP, "nothing is booted, and the stack builds no module")
+        shop.drivers.prepare(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.image)
+        rung = Rung(Outcome.PASS)
+        rung.files["kernel.config"] = shop.drivers.headers(cell.kernel).config.read_bytes()
+        return rung
+
+    def _kernel_facts(self, identity: KernelIdentity) -> None:
+        self.facts |= {
+            "kernel.release": identity.release,
+            "kernel.version": identity.version,
+            "kernel.source": identity.source,
+            "kernel.digest": identity.digest,
+            "kernel.series": self.cell.kernel.series.value,
+        }
+        if identity.commit:
+            self.facts["kernel.commit"] = identity.commit
+        for name, sha256 in identity.parts:
+            self.facts[f"kernel.part.{name}"] = sha256
+
     def _build(self, stack: StackRecipe) -> Rung:
         if stack.build is None:
             return Rung(Outcome.SKIP, "the stack builds no module")
-        # A plan leaves such stacks out; one that comes here all the same must not be blamed for a missing module.
-        return Rung(Outcome.MISS, f"module builds by {stack.build.method} are not available in this version")
+        cell, drivers = self.cell, self.shop.drivers
+        self.built = drivers.build(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.build)
+        rung = build_rung(self.built)
+        if self.image is not None and rung.outcome is Outcome.PASS:
+            self.image = self.image.with_modules(drivers.layer(self.built, cell.kernel))
+        return rung
 
     def _in_guest(self, stack: StackRecipe, image: Image) -> None:
-        cell, shop = self.cell, self.shop
+        cell, shop, hypervisor = self.cell, self.shop, self.shop.hypervisor
+        assert hypervisor is not None, "a cell that boots needs a hypervisor"
+        self.facts["accelerator"] = "KVM" if shop.accelerator == "kvm" else "emulation (TCG)"
         recipe = shop.recipes.guest(cell.guest)
         blacklist = f"modprobe.blacklist={','.join(stack.blacklist)}" if stack.blacklist else ""
         request = BootRequest(
@@ -146,12 +209,13 @@ class _Ladder:
             vcpus=shop.vcpus,
             cmdline=" ".join(word for word in (blacklist, stack.cmdline, cell.kernel.cmdline) if word),
             work=shop.work,
+            secure_boot=self._secure_boot(),
         )
         with contextlib.ExitStack() as keeper:
             machine: list[VirtualMachine] = []
 
             def start() -> Rung:
-                machine.append(keeper.enter_context(boot(shop.hypervisor, request, shop.journal, shop.client_key)))
+                machine.append(keeper.enter_context(boot(hypervisor, request, shop.journal, shop.client_key)))
                 return self._boot(machine[0])
 
             self._rung(Stage.BOOT, start)
@@ -159,6 +223,12 @@ class _Ladder:
                 self._climb_in(self.guest, stack, recipe.packages)
             if machine:
                 self._close(machine[0])
+
+    def _secure_boot(self) -> SecureBoot | None:
+        if not self.cell.kernel.secure_boot:
+            return None
+        owner = self.shop.drivers.keys().lab
+        return SecureBoot(owner, signer=owner)
 
     def _boot(self, machine: VirtualMachine) -> Rung:
         deadline = min(self.deadline, time.monotonic() + self.cell.timeouts.boot * self.shop.scale)
@@ -174,6 +244,10 @@ class _Ladder:
             rung.outcome = Outcome.MISS
             rung.reason = f"the guest runs {seen}, not {expected}: nothing is known about the cell's kernel"
             return rung
+        if secure := self._secure_boot():
+            rung.facts |= secured.look(guest, secure.owner.common_name, 30 * self.shop.scale)
+            if rung.facts["secureboot.state"] != "enabled":
+                rung.outcome, rung.reason = Outcome.MISS, "Secure Boot was asked for and is not on in the guest"
         taint = guest.change().taint_after
         rung.files["dmesg-boot.txt"] = guest.last.log
         rung.facts |= {
@@ -188,21 +262,28 @@ class _Ladder:
         cell, scale = self.cell, self.shop.scale
         tests = pick_tests(self.shop.tests, cell.tests) if cell.tests else list(self.shop.tests.values())
         limit = cell.timeouts.test * scale
-        self._rung(Stage.LOAD, lambda: self._load(guest, stack, packages, limit))
+        if self._wanted(Stage.LOAD):
+            self._rung(Stage.LOAD, lambda: self._load(guest, stack, packages, limit))
         for stage in (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT):
-            if self._alive:
+            if self._alive and self._wanted(stage):
                 self._rung(stage, lambda stage=stage: self._compute(guest, stack, tests, stage, limit))  # type: ignore[misc]
-        if self._alive:
-            self._rung(Stage.UNLOAD, lambda: self._unload(guest, stack, limit))
+        if self._alive and self._wanted(Stage.UNLOAD):
+            self._rung(Stage.UNLOAD, lambda: self._unload(guest))
 
     def _load(self, guest: Guest, stack: StackRecipe, packages: tuple[str, ...], limit: float) -> Rung:
         activate = self.cell.timeouts.activate * self.shop.scale
-        rung = rungs.load(guest, stack, limit, activate, self.shop.scale)
+        self.modules = Modules(guest, stack, limit, self.cell.device)
+        rung = rungs.load(self.modules, activate, self.shop.scale)
         if packages and rung.outcome not in DECIDING:
             rung.files["packages.txt"] = guest.must(packages, timeout=60 * self.shop.scale).encode()
         return rung
 
     def _compute(self, guest: Guest, stack: StackRecipe, tests: list[TestSpec], stage: Stage, limit: float) -> Rung:
+        without = rungs.no_device(self.modules) if self.modules is not None else ""
+        if not without and stage is Stage.THROUGHPUT:
+            without = self.debugging
+        if without:
+            return Rung(Outcome.SKIP, without)
         steps = [step for step in stack.verify if step.stage is stage]
         checked, _ = rungs.run_steps(guest, steps, stage, limit, self.shop.scale)
         if any(result.outcome in DECIDING for result in checked):
@@ -216,13 +297,10 @@ class _Ladder:
             rung.outcome, rung.reason = Outcome.FAIL, watch.complaint
         return rung
 
-    def _unload(self, guest: Guest, stack: StackRecipe, limit: float) -> Rung:
-        loaded = [
-            result.name.removeprefix("load ")
-            for result in self.tests
-            if result.stage is Stage.LOAD and result.outcome is Outcome.PASS and not result.details.get("builtin")
-        ]
-        rung = rungs.unload(guest, stack, loaded, limit)
+    def _unload(self, guest: Guest) -> Rung:
+        rung = Rung(Outcome.SKIP, "nothing was loaded")
+        if self.modules is not None:
+            rung = rungs.unload(self.modules)
         # Every change was looked at right after it, so the last look is the end.
         rung.files["dmesg.txt"] = guest.last.log
         rung.facts["taint.end"] = letters(guest.last.taint)
@@ -234,6 +312,7 @@ class _Ladder:
             with contextlib.suppress(GuestLost):
                 log = self.shop.evidence.put(Guest(machine).look().log, "dmesg.txt")
                 self.stages[-1] = _with_evidence(self.stages[-1], log)
+        assert self.shop.hypervisor is not None
         self.shop.hypervisor.destroy(machine.domain.uuid)
         machine.ending.stopped.wait(10.0)
         console = self.shop.evidence.put(
@@ -253,8 +332,8 @@ class _Ladder:
             raise
         except KernelUnavailable as error:
             rung = Rung(Outcome.MISS, str(error))
-        except BuildFailed as error:
-            rung = Rung(Outcome.MISS, str(error), files={"build.log": error.log.encode()})
+        except (BuildFailed, NotBuilt) as error:
+            rung = Rung(Outcome.MISS, str(error), files={"build.log": error.log})
         except GuestFailure as error:
             rung = Rung(error.outcome, error.reason)
         except (InfraError, UserError) as error:
@@ -276,13 +355,16 @@ class _Ladder:
         self.stages.append(StageResult(stage, rung.outcome, seconds, rung.reason, files))
 
     def _attempt(self) -> Attempt:
+        issues: tuple[IssueMatch, ...] = ()
+        if not self._alive:
+            self.stages, issues = self._explain()
         outcome, rung, reason = decide(self.stages)
         reached = {result.stage for result in self.stages}
-        blocked = tuple(
-            StageResult(stage, Outcome.SKIP, 0.0, f"blocked: {rung} was {outcome}")
-            for stage in LADDER
-            if stage not in reached
-        )
+        why = dict.fromkeys(LADDER, f"blocked: {rung} was {outcome}")
+        why |= {
+            stage: f"not asked for: the run ends with {self.shop.until}" for stage in LADDER if not self._wanted(stage)
+        }
+        blocked = tuple(StageResult(stage, Outcome.SKIP, 0.0, why[stage]) for stage in LADDER if stage not in reached)
         return Attempt(
             run_id=self.shop.run_id,
             cell_id=self.cell.id,
@@ -295,7 +377,17 @@ class _Ladder:
             stages=(*self.stages, *blocked),
             tests=tuple(self.tests),
             facts=self.facts,
+            predictions=self.predictions,
+            issues=issues,
         )
+
+    def _explain(self) -> tuple[list[StageResult], tuple[IssueMatch, ...]]:
+        """What is known about the rung that failed; a fault of the lab's that is recognised makes it MISS."""
+        try:
+            subject = subject_of(self.cell, self.shop.images, self.shop.drivers, self.facts)
+        except UserError:  # the recipe itself is what is wrong
+            return self.stages, ()
+        return self.shop.knowledge.explain(self.stages, subject, self.shop.evidence.read)
 
 
 def _with_evidence(result: StageResult, *more: Evidence) -> StageResult:

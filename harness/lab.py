@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +10,22 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.content import content_dir
+from harness.drivers.build import Drivers
+from harness.drivers.roots import Roots
 from harness.errors import UserError
 from harness.home import Home, default_home
 from harness.images.builder import Images
 from harness.images.recipe import Recipes
+from harness.images.toolchain import KernelToolchain
 from harness.journal import Journal
-from harness.kernels import KernelSource, open_archive, source_for
+from harness.kernels import KernelSource, Places, open_archive, source_for
 from harness.kernels.archive import Archive
+from harness.kernels.repositories import known_names
+from harness.kernels.sourcebuild import SourceBuild
+from harness.keys import SigningKeys
+from harness.knowledge.diagnosis import Knowledge
 from harness.matrix.references import Known
-from harness.model.cell import Cell, KernelSpec
+from harness.model.cell import Cell, KernelSpec, SourceKernel
 from harness.store.evidence import EvidenceStore
 from harness.store.store import Store
 from harness.suites.build import build_runner
@@ -41,6 +49,11 @@ class Lab:
         return Recipes(content_dir("guests"))
 
     @cached_property
+    def knowledge(self) -> Knowledge:
+        """Known issues, and rules about kernels and stacks."""
+        return Knowledge.load(content_dir("guests"))
+
+    @cached_property
     def tests(self) -> Mapping[str, TestSpec]:
         """The compute tests by name."""
         return load_tests(content_dir("gpu_tests"))
@@ -49,6 +62,16 @@ class Lab:
     def archive(self) -> Archive:
         """Debian's packages, from this host's mirror, signatures checked."""
         return open_archive(self.home.cache)
+
+    @cached_property
+    def driver_archive(self) -> Archive:
+        """Debian's packages of all components: most drivers' sources are not in main."""
+        return open_archive(self.home.cache, components=("main", "contrib", "non-free", "non-free-firmware"))
+
+    @cached_property
+    def keys(self) -> SigningKeys:
+        """This lab's signing keys, made when first needed."""
+        return SigningKeys.open(self.home.root / "keys")
 
     @cached_property
     def evidence(self) -> EvidenceStore:
@@ -78,9 +101,30 @@ class Lab:
             tests=lambda: build_runner(content_dir("gpu_tests"), self.home.cache / "gpu_tests"),
         )
 
+    @cached_property
+    def drivers(self) -> Drivers:
+        """The stacks' own modules, built for kernels."""
+        return Drivers(
+            self.images,
+            Roots(self.images, lambda: self.driver_archive),
+            lambda: self.keys,
+            jobs=compilers_at_a_time(),
+            cache=self.home.cache,
+        )
+
     def kernel_source(self, spec: KernelSpec, need_headers: bool) -> KernelSource:
         """Where a kernel comes from; a local tree needs no mirror."""
-        return source_for(spec, lambda: self.archive, need_headers=need_headers)
+        places = Places(self.home.cache, content_dir("guests") / "_kernels")
+        return source_for(
+            spec, lambda: self.archive, need_headers=need_headers, places=places, builder=self._built_from_source
+        )
+
+    def _built_from_source(self, spec: SourceKernel) -> KernelSource:
+        images = self.images
+        jobs = len(os.sched_getaffinity(0))
+        content = content_dir("guests") / "_kernels"
+        toolchain = KernelToolchain(images)
+        return SourceBuild(spec, content, self.home.cache, toolchain, lambda: self.archive, jobs, images.begin)
 
     def known(self) -> Known:
         """The names that a matrix may use."""
@@ -88,6 +132,7 @@ class Lab:
             guests=frozenset(self.recipes.guests()),
             stacks=frozenset(self.recipes.stacks()),
             tests=frozenset(self.tests),
+            repositories=frozenset(known_names(content_dir("guests") / "_kernels")),
         )
 
     def unfit(self, cell: Cell) -> str | None:
@@ -95,13 +140,21 @@ class Lab:
         if cell.stack not in self.recipes.stacks(cell.guest):
             return f"guest {cell.guest} has no recipe for {cell.stack}"
         stack = self.recipes.stack(cell.guest, cell.stack)
-        if stack.build is not None:
-            return f"{cell.stack} builds its modules by {stack.build.method}, which this version cannot do yet"
         if cell.device == "none":
             return f"{cell.stack} needs a device" if stack.device == "required" else None
         if stack.device == "none":
             return f"{cell.stack} computes on the CPU and takes no device"
         return "device passthrough is not available in this version"
+
+
+def builds_at_a_time() -> int:
+    """How many module builds run at the same time: while one probes the kernel, which is serial, another compiles."""
+    return max(2, (len(os.sched_getaffinity(0)) + 3) // 4)
+
+
+def compilers_at_a_time() -> int:
+    """How many compilers each build runs: all builds together fill the processors, and half as much again."""
+    return max(1, -(-3 * len(os.sched_getaffinity(0)) // (2 * builds_at_a_time())))
 
 
 def host_facts() -> dict[str, str]:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from harness.content import content_dir
 from harness.errors import KdmatrixError, UserError
+from harness.foresight import subject_of
 from harness.lab import Lab
 from harness.matrix import load_matrix
 from harness.model.cell import Cell, LeftOut
 from harness.model.expand import expand
 from harness.model.matrix import Matrix
+from harness.model.prediction import Prediction
 from harness.model.select import select
 
 
@@ -34,6 +36,9 @@ class PlannedCell:
     """Empty when the kernel cannot be resolved."""
     to_make: tuple[str, ...]
     problem: str
+    predictions: tuple[Prediction, ...] = ()
+    configured: bool = False
+    """Whether the kernel's configuration is at hand, on which most predictions rest."""
 
 
 def default_matrix() -> Path:
@@ -62,14 +67,30 @@ def choose(lab: Lab, path: Path | None, *, preset: str | None, expression: str |
     return Selection(matrix, cells, left_out)
 
 
-def look_ahead(lab: Lab, cells: Sequence[Cell]) -> list[PlannedCell]:
-    """Resolve every cell's kernel and see what is missing in the cache."""
+def look_ahead(lab: Lab, cells: Sequence[Cell], *, fetch: bool = False) -> list[PlannedCell]:
+    """Resolve every cell's kernel, see what is missing in the cache, and predict what its rungs will come to.
+
+    With ``fetch``, kernels are fetched first: without them their configurations are not known.
+    """
     rows = []
     for cell in cells:
         try:
             release = lab.images.identity(cell.kernel).release
-            to_make = lab.images.missing(cell.guest, cell.stack, cell.kernel)
-            rows.append(PlannedCell(cell, release, to_make, ""))
+            if fetch:
+                _fetch(lab, cell)
+            parts = (cell.guest, cell.stack, cell.kernel)
+            to_make = (*lab.images.missing(*parts), *lab.drivers.missing(*parts))
+            subject = subject_of(cell, lab.images, lab.drivers)
+            predictions = lab.knowledge.predict(subject)
+            rows.append(PlannedCell(cell, release, to_make, "", predictions, subject.config is not None))
         except KdmatrixError as error:
             rows.append(PlannedCell(cell, "", (), str(error)))
     return rows
+
+
+def _fetch(lab: Lab, cell: Cell) -> None:
+    """Bring what holds the kernel's configuration into the cache: its headers where a stack builds, else the kernel."""
+    if lab.recipes.stack(cell.guest, cell.stack).build is not None:
+        lab.drivers.headers(cell.kernel)
+    else:
+        lab.images.kernel_source(cell.kernel, False).fetch(lab.images.cache / "kernels")

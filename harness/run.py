@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import hostcmd
-from harness.cell import Workshop, execute
+from harness.cell import Workshop, execute, make_parts
 from harness.clean import undo_orphans
 from harness.engine.controller import Controller, Listener
 from harness.engine.seam import local_engine
 from harness.errors import KdmatrixError
 from harness.images.builder import require_space
 from harness.journal import owner_alive
-from harness.lab import Lab, host_facts
+from harness.lab import Lab, builds_at_a_time, host_facts
 from harness.machines.acceleration import Acceleration, cannot_open, prove
 from harness.machines.hypervisor import Hypervisor
 from harness.model.cell import Cell
 from harness.model.matrix import Limits
 from harness.model.outcome import Outcome
 from harness.model.records import Attempt
-from harness.model.stage import Stage
+from harness.model.stage import LADDER, Stage
 from harness.store.run import Planned, RunState
 from harness.store.store import Store
 
@@ -66,8 +66,11 @@ def carry_out(
     listener: Listener,
     interrupt: Interrupt,
     warn: Callable[[str], None],
+    until: Stage = LADDER[-1],
 ) -> list[Attempt]:
     """Execute whatever of the run's plan has no result yet; return what was recorded now.
+
+    ``until`` is the last rung of every cell; before ``boot``, nothing is booted and neither libvirt nor QEMU is needed.
 
     Raises:
         InfraError: this host cannot run VMs at all (no libvirt, no QEMU, no disk space).
@@ -78,38 +81,22 @@ def carry_out(
         return []
     require_space(lab.home.root, _SPACE if not (lab.home.cache / "erofs").is_dir() else _SPACE // 4)
     undo_orphans(lab)
-    images = lab.images
-    images.on_part = listener.part
+    lab.images.on_part = listener.part
     with ExitStack() as stack:
-        hypervisor = stack.enter_context(Hypervisor.connect(lab.home.root / "libvirt"))
-        acceleration = _acceleration(lab, planned)
-        if acceleration.accelerator == "qemu":
-            warn(f"no hardware acceleration ({acceleration.reason}): VMs are emulated, which is slow but complete")
-        shop = Workshop(
-            run_id=run_id,
-            images=images,
-            recipes=lab.recipes,
-            hypervisor=hypervisor,
-            journal=lab.journal(run_id),
-            evidence=lab.evidence,
-            tests=lab.tests,
-            accelerator=acceleration.accelerator,
-            work=lab.home.runs / run_id / "work",
-            memory=limits.vm_memory,
-            vcpus=limits.vm_cpus,
-            host_facts=host_facts() | hypervisor.versions | {"host.acceleration": acceleration.reason},
-            on_rung=_tell(listener),
-            stop=interrupt.event,
-        )
-        slots = min(slots_for(limits, acceleration.accelerator), len(planned))
+        shop = _workshop(lab, run_id, limits, listener, interrupt, until)
+        if LADDER.index(until) < LADDER.index(Stage.BOOT):
+            slots = min(builds_at_a_time(), len(planned))
+        else:
+            _open_hypervisor(shop, stack, lab, planned, interrupt, warn)
+            slots = min(slots_for(limits, shop.accelerator), len(planned))
         engine = stack.enter_context(local_engine(run_id, lambda cell, number: execute(cell, number, shop), slots))
-        interrupt.actions += [hypervisor.destroy_all_of_this_process, hostcmd.kill_all]
+        interrupt.actions += [hostcmd.kill_all]
         controller = Controller(
             store=store,
             run_id=run_id,
-            prepare=lambda cell: images.prepare(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.image),
+            prepare=lambda cell: make_parts(cell, shop),
             listener=listener,
-            builders=max(2, len(os.sched_getaffinity(0))),
+            builders=builds_at_a_time(),
             stop=interrupt.event,
         )
         attempts = controller.carry_out(engine, planned)
@@ -117,6 +104,46 @@ def carry_out(
     state = RunState.INTERRUPTED if interrupt.event.is_set() else RunState.FINISHED
     store.finish_run(run_id, state)
     return attempts
+
+
+def _workshop(
+    lab: Lab, run_id: str, limits: Limits, listener: Listener, interrupt: Interrupt, until: Stage
+) -> Workshop:
+    return Workshop(
+        run_id=run_id,
+        images=lab.images,
+        recipes=lab.recipes,
+        hypervisor=None,
+        journal=lab.journal(run_id),
+        evidence=lab.evidence,
+        tests=lab.tests,
+        knowledge=lab.knowledge,
+        drivers=lab.drivers,
+        work=lab.home.runs / run_id / "work",
+        memory=limits.vm_memory,
+        vcpus=limits.vm_cpus,
+        host_facts=host_facts(),
+        on_rung=_tell(listener),
+        stop=interrupt.event,
+        until=until,
+    )
+
+
+def _open_hypervisor(
+    shop: Workshop,
+    stack: ExitStack,
+    lab: Lab,
+    planned: Sequence[Planned],
+    interrupt: Interrupt,
+    warn: Callable[[str], None],
+) -> None:
+    hypervisor = shop.hypervisor = stack.enter_context(Hypervisor.connect(lab.home.root / "libvirt"))
+    interrupt.actions.append(hypervisor.destroy_all_of_this_process)
+    acceleration = _acceleration(lab, planned)
+    if acceleration.accelerator == "qemu":
+        warn(f"no hardware acceleration ({acceleration.reason}): VMs are emulated, which is slow but complete")
+    shop.accelerator = acceleration.accelerator
+    shop.host_facts = {**shop.host_facts, **hypervisor.versions, "host.acceleration": acceleration.reason}
 
 
 def _acceleration(lab: Lab, planned: Sequence[Planned]) -> Acceleration:

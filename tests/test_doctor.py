@@ -326,3 +326,29 @@ def test_an_empty_host_breaks_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     found = examine(Lab(Home(tmp_path / "a/b/c")), tmp_path / "nothing", refuse)
     assert exit_code(found) == 4
     assert all("\n" not in check.found for check in found)
+
+
+def test_secure_boot_is_a_warning_with_its_packages_where_the_firmware_is_missing(host: Path) -> None:
+    found = checks(host)["Secure Boot firmware"]
+    assert found.state is State.WARN
+    assert "kernels with secure_boot cannot be tested" in found.found
+    assert found.fix.startswith("sudo apt install ovmf shim-signed systemd-boot-efi")
+
+
+def test_secure_boot_is_fine_where_all_of_it_is_there(host: Path) -> None:
+    flash = {"device": "flash"} | {
+        part: {"filename": f"/usr/share/fw/{part}.fd", "format": "raw"} for part in ("executable", "nvram-template")
+    }
+    targets = [{"architecture": "x86_64", "machines": ["pc-q35-*"]}]
+    described = {"mapping": flash, "features": ["secure-boot", "requires-smm"], "targets": targets}
+    write(host / "usr/share/qemu/firmware/50.json", json.dumps(described))
+    for name in ("share/fw/executable.fd", "share/fw/nvram-template.fd", "lib/shim/shimx64.efi.signed"):
+        write(host / "usr" / name, "")
+    write(host / "usr/lib/systemd/boot/efi/linuxx64.efi.stub", "")
+    tools = ("objcopy", "sbsign", "mformat", "mmd", "mcopy", "virt-fw-vars")
+    for name in tools:
+        write(host.parent / "bin" / name, "#!/bin/sh\n", 0o755)
+    assert checks(host)["Secure Boot firmware"].state is State.OK
+    without(host, "sbsign")
+    found = checks(host)["Secure Boot firmware"]
+    assert (found.state, "sbsign is not installed" in found.found) == (State.WARN, True)

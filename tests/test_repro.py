@@ -185,10 +185,13 @@ def test_only_the_tests_of_the_cell_are_in_its_script(tmp_path: Path) -> None:
     assert "triad" not in text
 
 
+MY_GPU = Module(name="my-gpu", parameters=("modeset=1",), loads_as="gpu", refusal="No such device|no GPU")
+
+
 def test_modules_steps_and_their_limits_are_in_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = StackRecipe(
         description="",
-        modules=(Module(name="my-gpu", parameters=("modeset=1",)), Module(name="other", required=False)),
+        modules=(MY_GPU, Module(name="other", required=False)),
         activate=(Step(run=("start", "it's"), timeout=7),),
         verify=(Step(run=("ask",), match="^GPU [0-9]", stage=Stage.ENUMERATE),),
     )
@@ -196,8 +199,8 @@ def test_modules_steps_and_their_limits_are_in_the_script(tmp_path: Path, monkey
     text = text_for(tmp_path, "qemu")
     commands = text[text.index("commands() {") :].split("}")[0].splitlines()[1:]
     assert [line.strip() for line in commands if line.strip()] == [
-        "load_module required 480 my-gpu 'my-gpu modeset=1'",
-        "load_module optional 480 other other",
+        "load_module required 480 my-gpu 'my-gpu modeset=1' gpu 'No such device|no GPU'",
+        "load_module optional 480 other other other",
         """step 28 '' 'start '"'"'it'"'"'"'"'"'"'"'"'s'"'"''""",
         "step 240 '^GPU [0-9]' ask",
         "unload_modules 480",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from scripted_guest import LATE, LOST, FakeShell, a_guest, said
 
 from harness import rungs
 from harness.images.recipe import Module, StackRecipe, Step
+from harness.loading import Modules
 from harness.machines import guest as guest_module
-from harness.machines.console import Console
 from harness.machines.guest import Guest, GuestLost
 from harness.machines.vm import BootFailure
 from harness.model.outcome import Outcome
@@ -22,68 +21,6 @@ from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec
 
 PASS, FAIL, ERROR, MISS, SKIP = Outcome.PASS, Outcome.FAIL, Outcome.ERROR, Outcome.MISS, Outcome.SKIP
-LOST = Completed(None, b"", b"", 0.0, lost=True)
-LATE = Completed(None, b"", b"", 0.0, timed_out=True)
-
-
-def said(stdout: str = "", status: int = 0, stderr: str = "") -> Completed:
-    return Completed(status, stdout.encode(), stderr.encode(), 0.1)
-
-
-@dataclass
-class FakeShell:
-    """Answers by the beginning of the command line, and behaves like a kernel with loadable modules."""
-
-    modules: set[str] = field(default_factory=lambda: {"drm", "amdgpu"})
-    loaded: set[str] = field(default_factory=set)
-    answers: dict[str, Completed | Callable[[], Completed]] = field(default_factory=dict)
-    taint: int = 0
-    log: list[str] = field(default_factory=list)
-    ran: list[str] = field(default_factory=list)
-    alive: bool = True
-    on_change: Callable[[str], None] = lambda _line: None
-
-    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", limit: int = 4 << 20) -> Completed:
-        line = " ".join(argv)
-        self.ran.append(line)
-        if not self.alive:
-            return LOST
-        for start, answer in self.answers.items():
-            if line.startswith(start):
-                return answer() if callable(answer) else answer
-        if line.startswith("modinfo -F filename"):
-            there = argv[-1] in self.modules
-            return said(f"/lib/modules/{argv[-1]}.ko") if there else said("", 1, "modinfo: ERROR: not found")
-        if line.startswith("modprobe"):
-            self.on_change(line)
-            (self.loaded.discard if "--remove" in argv else self.loaded.add)(argv[argv.index("--") + 1])
-            return said()
-        if line.startswith("sh -c cat /proc/sys/kernel/tainted"):
-            modules = "".join(f"{name} 16384 0 - Live 0x0\n" for name in sorted(self.loaded))
-            log = "".join(f"4,{index},1000,-;{message}\n" for index, message in enumerate(self.log))
-            return said(f"{self.taint}\n@modules\n{modules}@log\n{log}", 1)
-        if line.startswith("df "):
-            return said("Avail 1B-blocks\n500000000 1000000000\n")
-        return said()
-
-
-@dataclass
-class FakeMachine:
-    """A machine whose end is scripted; ``comes_back`` is the shell that a reconnection gets."""
-
-    shell: FakeShell | None
-    dead: tuple[Outcome, str] | None = None
-    comes_back: FakeShell | None = None
-    console: Console = field(default_factory=Console)
-    stopped: threading.Event = field(default_factory=threading.Event)
-
-    def death(self) -> tuple[Outcome, str] | None:
-        return self.dead
-
-    def reconnect(self, timeout: float) -> FakeShell | None:
-        if self.comes_back:
-            self.shell = self.comes_back
-        return self.comes_back
 
 
 @pytest.fixture(autouse=True)
@@ -92,166 +29,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guest_module, "_RECONNECT", 0.02)
 
 
-def a_guest(shell: FakeShell, **machine: Any) -> Guest:
-    return Guest(FakeMachine(shell, **machine))  # type: ignore[arg-type]
-
-
 def stack(*modules: Module, **settings: Any) -> StackRecipe:
     return StackRecipe(description="x", modules=modules, **settings)
-
-
-def load(guest: Guest, recipe: StackRecipe) -> rungs.Rung:
-    return rungs.load(guest, recipe, 10.0, 10.0, 1.0)
-
-
-AMDGPU = Module(name="amdgpu")
-
-
-def test_a_module_that_loads_quietly_passes_and_leaves_its_evidence() -> None:
-    shell = FakeShell()
-    rung = load(a_guest(shell), stack(Module(name="amdgpu", parameters=("ppfeaturemask=1",))))
-    assert rung.outcome is PASS
-    assert "modprobe -- amdgpu ppfeaturemask=1" in shell.ran
-    assert set(rung.files) == {"modinfo.txt", "modules.txt"}
-    assert rung.tests[0].details == {"taint_before": "-", "taint_after": "-", "new_messages": 0}
-
-
-@pytest.mark.parametrize(("required", "outcome"), [(True, FAIL), (False, SKIP)])
-def test_a_kernel_without_the_module_fails_only_what_requires_it(required: bool, outcome: Outcome) -> None:
-    rung = load(a_guest(FakeShell()), stack(Module(name="xe", required=required)))
-    assert rung.outcome is outcome
-    assert rung.reason == "load xe: this kernel has no module xe"
-    assert rung.files == {}
-
-
-def test_one_optional_module_that_is_missing_does_not_hide_one_that_passed() -> None:
-    rung = load(a_guest(FakeShell()), stack(Module(name="xe", required=False), AMDGPU))
-    assert rung.outcome is PASS
-    assert [test.outcome for test in rung.tests] == [SKIP, PASS]
-
-
-def test_a_stack_without_modules_skips_the_rung() -> None:
-    rung = load(a_guest(FakeShell()), stack())
-    assert (rung.outcome, rung.reason) == (SKIP, "the stack has no kernel module")
-
-
-def test_a_built_in_module_passes_and_is_not_loaded() -> None:
-    shell = FakeShell(answers={"modinfo -F filename": said("(builtin)\n")})
-    assert load(a_guest(shell), stack(AMDGPU)).outcome is PASS
-    assert not [line for line in shell.ran if line.startswith("modprobe")]
-
-
-@pytest.mark.parametrize("answer", [LATE, said(status=127, stderr="modinfo: command not found")])
-def test_a_modinfo_that_does_not_answer_says_nothing_about_the_kernel(answer: Completed) -> None:
-    rung = load(a_guest(FakeShell(answers={"modinfo": answer})), stack(AMDGPU))
-    assert rung.outcome is MISS
-    assert "modinfo in the guest" in rung.reason
-
-
-def grow(shell: FakeShell, *, taint: int = 0, log: Sequence[str] = ()) -> FakeShell:
-    """Let the next change of modules taint the kernel and write to its log."""
-
-    def change(_line: str) -> None:
-        shell.taint |= taint
-        shell.log += log
-
-    shell.on_change = change
-    return shell
-
-
-@pytest.mark.parametrize(
-    ("taint", "log", "outcome", "reason"),
-    [
-        (1 << 9, [], FAIL, "load amdgpu: the kernel became tainted: W (kernel issued a warning)"),
-        (1 << 7, [], FAIL, "load amdgpu: the kernel became tainted: D (kernel died: oops or BUG)"),
-        (1 << 12 | 1 << 13, [], PASS, ""),
-        (0, ["WARNING: CPU: 0 PID: 1 at x.c:1"], FAIL, "load amdgpu: the kernel complained: WARNING: CPU: 0 PID: 1"),
-        (0, ["amdgpu: Fatal error during GPU init", "This is not a bug."], PASS, ""),
-    ],
-)
-def test_a_kernel_that_complains_or_is_tainted_by_the_load_fails_it(
-    taint: int, log: list[str], outcome: Outcome, reason: str
-) -> None:
-    rung = load(a_guest(grow(FakeShell(), taint=taint, log=log)), stack(AMDGPU))
-    assert rung.outcome is outcome
-    assert rung.reason.startswith(reason)
-    assert rung.tests[0].details["new_messages"] == len(log)
-
-
-def test_taint_and_complaints_from_before_the_load_are_not_held_against_it() -> None:
-    guest = a_guest(FakeShell(taint=1 << 9, log=["WARNING: CPU: 0 PID: 1 at boot.c:1"]))
-    guest.change()
-    rung = load(guest, stack(AMDGPU))
-    assert rung.outcome is PASS
-    assert rung.tests[0].details["taint_before"] == "W"
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (said("", 1, "modprobe: ERROR: could not insert 'amdgpu': Exec format error\n"), "Exec format error"),
-        (said("", 1), "no error output"),
-        (LATE, "did not finish within 10 s"),
-        (said(), "modprobe succeeded but the module is not there"),
-    ],
-)
-def test_a_modprobe_that_does_not_do_its_work_fails_with_its_own_words(answer: Completed, reason: str) -> None:
-    rung = load(a_guest(FakeShell(answers={"modprobe": answer})), stack(AMDGPU))
-    assert rung.outcome is FAIL
-    assert reason in rung.reason
-
-
-@pytest.mark.parametrize(
-    ("machine", "outcome", "reason"),
-    [
-        ({"dead": (FAIL, "kernel panic: drm went away")}, FAIL, "load amdgpu: kernel panic: drm went away"),
-        ({"dead": (MISS, "the VM stopped by itself")}, MISS, "load amdgpu: the VM stopped by itself"),
-        ({}, MISS, "load amdgpu: the SSH server in the guest stopped answering; the VM still runs"),
-    ],
-)
-def test_a_guest_lost_while_a_module_loads_is_judged_by_how_it_ended(
-    machine: dict[str, Any], outcome: Outcome, reason: str
-) -> None:
-    shell = FakeShell()
-
-    def die() -> Completed:
-        shell.alive = False
-        guest.machine.dead = machine.get("dead")  # type: ignore[attr-defined]
-        return LOST
-
-    shell.answers["modprobe"] = die
-    guest = a_guest(shell)
-    rung = load(guest, stack(AMDGPU, Module(name="drm")))
-    assert (rung.outcome, rung.reason) == (outcome, reason)
-    assert [test.name for test in rung.tests] == ["load amdgpu"]
-
-
-def test_an_oops_on_the_console_explains_a_modprobe_that_failed() -> None:
-    guest = a_guest(FakeShell(answers={"modprobe": said("", 137, "Killed")}))
-    guest.machine.console.feed(b"BUG: kernel NULL pointer dereference, address: 0000000000000008\n")
-    rung = load(guest, stack(AMDGPU))
-    assert rung.outcome is FAIL
-    assert "oops: BUG: kernel NULL pointer dereference" in rung.reason
-
-
-def test_modules_are_removed_in_reverse_and_only_those_that_were_loaded() -> None:
-    shell = FakeShell(loaded={"drm", "amdgpu"})
-    recipe = stack(Module(name="drm"), AMDGPU, Module(name="xe"))
-    assert rungs.unload(a_guest(shell), recipe, ["drm", "amdgpu"], 10.0).outcome is PASS
-    removed = [line for line in shell.ran if "--remove" in line]
-    assert removed == ["modprobe --remove -- amdgpu", "modprobe --remove -- drm"]
-    assert shell.loaded == set()
-    rung = rungs.unload(a_guest(shell), recipe, [], 10.0)
-    assert (rung.outcome, rung.reason) == (SKIP, "nothing was loaded that could be removed")
-
-
-def test_a_module_that_stays_or_complains_when_it_goes_is_a_finding() -> None:
-    stays = FakeShell(loaded={"amdgpu"}, answers={"modprobe --remove": said()})
-    assert "the module is still there" in rungs.unload(a_guest(stays), stack(AMDGPU), ["amdgpu"], 10.0).reason
-    busy = FakeShell(loaded={"amdgpu"}, answers={"modprobe --remove": said("", 1, "FATAL: Module amdgpu is in use.")})
-    assert "in use" in rungs.unload(a_guest(busy), stack(AMDGPU), ["amdgpu"], 10.0).reason
-    warns = grow(FakeShell(loaded={"amdgpu"}), taint=1 << 9)
-    assert rungs.unload(a_guest(warns), stack(AMDGPU), ["amdgpu"], 10.0).outcome is FAIL
 
 
 @pytest.mark.parametrize(
@@ -378,3 +157,43 @@ def test_the_loss_of_a_guest_passes_through_with_statements_unchanged(error: Exc
         raise error
     assert caught.value is error
     assert str(error) in ("gone", "hang")
+
+
+def modules_of(recipe: StackRecipe, *, device: str = "none", refused: str = "") -> Modules:
+    return Modules(a_guest(FakeShell()), recipe, 10.0, device, refused)
+
+
+def test_a_gpu_stack_without_a_device_says_why_nothing_can_be_computed() -> None:
+    gpu, cpu = stack(kind="gpu", device="optional"), stack(kind="cpu-runtime", device="none")
+    assert rungs.no_device(modules_of(gpu)) == "no device: the stack computes on a GPU, and none is attached"
+    assert (
+        rungs.no_device(modules_of(gpu, refused="NVRM: No NVIDIA GPU found."))
+        == "no device: NVRM: No NVIDIA GPU found."
+    )
+    assert rungs.no_device(modules_of(gpu, device="0000:01:00.0")) == ""
+    assert rungs.no_device(modules_of(cpu)) == ""
+
+
+def test_a_driver_that_found_no_device_is_neither_activated_nor_verified_nor_unloaded() -> None:
+    module = Module(name="amdgpu", refusal="No such device")
+    recipe = stack(module, activate=(Step(run=("start-it",)),), verify=(Step(run=("check-it",)),))
+    shell = FakeShell(answers={"modprobe": said("", 1, "modprobe: ERROR: could not insert 'amdgpu': No such device\n")})
+    modules = Modules(a_guest(shell), recipe, 10.0)
+    rung = rungs.load(modules, 10.0, 1.0)
+    assert (rung.outcome, rung.reason) == (PASS, "")
+    assert rung.facts["load.refused"] == "modprobe: ERROR: could not insert 'amdgpu': No such device"
+    assert not {"start-it", "check-it"} & set(shell.ran)
+    gone = rungs.unload(modules)
+    assert (gone.outcome, gone.reason) == (SKIP, f"no device: {modules.refused}")
+
+
+def test_steps_follow_modules_that_loaded_and_nothing_follows_one_that_did_not() -> None:
+    recipe = stack(Module(name="amdgpu"), activate=(Step(run=("start-it",)),))
+    shell = FakeShell()
+    rung = rungs.load(Modules(a_guest(shell), recipe, 10.0), 10.0, 1.0)
+    assert (rung.outcome, [test.name for test in rung.tests]) == (PASS, ["load amdgpu", "start-it"])
+    assert set(rung.files) == {"modinfo.txt", "modules.txt"}
+    assert rung.facts["module.amdgpu.license"] == "GPL"
+    broken = FakeShell(answers={"modprobe": said("", 1, "modprobe: ERROR: Exec format error")})
+    assert rungs.load(Modules(a_guest(broken), recipe, 10.0), 10.0, 1.0).outcome is FAIL
+    assert "start-it" not in broken.ran

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import cells, host, runs
+from harness.cli import cells, host, kernels, runs
 from harness.cli.output import GAPS, err, say
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ app.command("shell")(cells.shell)
 app.command("repro")(cells.repro)
 app.command("doctor")(host.doctor)
 app.command("clean")(host.clean)
+app.command("kernels")(kernels.kernels)
 app.command("schema")(host.schema)
 
 

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -15,12 +16,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.longterm import longterm_warnings
 from harness.cli.output import BAD_INPUT, NOTHING_RAN, OK, err, fail, out, reported, say, show_json, warn
 from harness.errors import UserError
 from harness.lab import Lab, host_facts
 from harness.matrix import MatrixError
 from harness.model.cell import LeftOut
 from harness.model.matrix import Limits
+from harness.model.stage import LADDER, Stage
 from harness.planning import PlannedCell, Selection, choose, look_ahead
 from harness.run import Interrupt, carry_out, exit_code
 from harness.store.run import StoredRun
@@ -48,6 +51,9 @@ def run(
     keyword: Keyword = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the latest run that was not finished.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    until: Annotated[
+        Stage, typer.Option("--until", help="Last rung to climb; up to build, nothing is booted.")
+    ] = LADDER[-1],
     vms: Annotated[int | None, typer.Option("--vms", min=1, help="VMs at a time.", show_default=False)] = None,
     report_dir: Annotated[
         Path | None, typer.Option("--report", help="Directory for the HTML report.", show_default=False)
@@ -59,7 +65,7 @@ def run(
         if resume:
             if matrix or preset or keyword:
                 raise UserError("--resume goes on with a run's own plan: leave matrix, --preset and -k out")
-            run_id, limits = _resumable(store)
+            run_id, limits, until = _resumable(store)
             say(f"resuming run {run_id}")
         else:
             selection = choose(lab, matrix, preset=preset, expression=keyword)
@@ -69,8 +75,8 @@ def run(
             if not selection.cells:
                 _show_left_out(selection.left_out)
                 fail("no cell is left to run", NOTHING_RAN)
-            run_id, limits = _begin(store, selection, vms)
-        _carry_out(lab, store, run_id, _with_vms(limits, vms))
+            run_id, limits = _begin(store, selection, vms, until)
+        _carry_out(lab, store, run_id, _with_vms(limits, vms), until)
         stored = store.load_run(run_id)
         from harness.report.from_store import publish
 
@@ -81,19 +87,37 @@ def run(
 
 
 @reported
-def plan(matrix: MatrixFile = None, preset: Preset = None, keyword: Keyword = None, as_json: AsJson = False) -> None:
-    """Show the cells, exact kernel releases, what is to be made first, and why combinations are left out."""
+def plan(
+    matrix: MatrixFile = None,
+    preset: Preset = None,
+    keyword: Keyword = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch kernels first, so that predictions know their configurations.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the cells, exact kernel releases, what is to be made first, what is expected, and what is left out."""
     lab = Lab.open()
     selection = choose(lab, matrix, preset=preset, expression=keyword)
-    rows = look_ahead(lab, selection.cells)
+    rows = look_ahead(lab, selection.cells, fetch=fetch)
+    for text in (warnings := longterm_warnings(lab, ((row.cell.kernel, row.release) for row in rows))):
+        warn(text)
     if as_json:
         show_json(
             {
                 "cells": [
-                    {"id": row.cell.id, "release": row.release, "to_make": row.to_make, "problem": row.problem}
+                    {
+                        "id": row.cell.id,
+                        "release": row.release,
+                        "to_make": row.to_make,
+                        "problem": row.problem,
+                        "configuration_known": row.configured,
+                        "predictions": [asdict(one) for one in row.predictions],
+                    }
                     for row in rows
                 ],
                 "left_out": [{"id": one.cell_id, "reason": one.reason} for one in selection.left_out],
+                "warnings": warnings,
             }
         )
     else:
@@ -161,7 +185,7 @@ def latest(store: Store) -> str:
     return info.id
 
 
-def _begin(store: Store, selection: Selection, vms: int | None) -> tuple[str, Limits]:
+def _begin(store: Store, selection: Selection, vms: int | None, until: Stage) -> tuple[str, Limits]:
     matrix = selection.matrix
     limits = matrix.limits
     options = {
@@ -170,18 +194,19 @@ def _begin(store: Store, selection: Selection, vms: int | None) -> tuple[str, Li
         "vms": limits.vms if vms is None else vms,
         "vm_memory": limits.vm_memory,
         "vm_cpus": limits.vm_cpus,
+        "until": until.value,
     }
     run_id = store.create_run(matrix.source_text, host=host_facts(), options=options)
     store.plan(run_id, selection.cells, selection.left_out)
     return run_id, limits
 
 
-def _resumable(store: Store) -> tuple[str, Limits]:
+def _resumable(store: Store) -> tuple[str, Limits, Stage]:
     for info in reversed(store.runs()):
         if info.finished is None or info.state.value != "finished":
             options = info.options
             limits = Limits(options.get("vms"), int(options.get("vm_memory", 1 << 30)), int(options.get("vm_cpus", 1)))
-            return info.id, limits
+            return info.id, limits, Stage(options.get("until", LADDER[-1]))
     raise UserError("no run was left unfinished: kdmatrix run starts a new one")
 
 
@@ -189,7 +214,7 @@ def _with_vms(limits: Limits, vms: int | None) -> Limits:
     return limits if vms is None else Limits(vms, limits.vm_memory, limits.vm_cpus)
 
 
-def _carry_out(lab: Lab, store: Store, run_id: str, limits: Limits) -> None:
+def _carry_out(lab: Lab, store: Store, run_id: str, limits: Limits, until: Stage) -> None:
     stored = store.load_run(run_id)
     total = sum(cell.boots for cell in stored.cells) - len(stored.attempts)
     usual = {}
@@ -197,10 +222,13 @@ def _carry_out(lab: Lab, store: Store, run_id: str, limits: Limits) -> None:
         earlier = store.attempts(cell.id)
         if earlier:
             usual[cell.id] = sum(stage.seconds for stage in earlier[-1].stages)
-    say(f"run {run_id}: {total} boots to make, {len(stored.left_out)} combinations left out")
+    what = "boots" if LADDER.index(until) >= LADDER.index(Stage.BOOT) else "builds"
+    say(f"run {run_id}: {total} {what} to make, {len(stored.left_out)} combinations left out")
     interrupt = Interrupt()
     with RunView(out, total, usual) as view, _signals(interrupt, view):
-        carry_out(lab, store, run_id, limits, view, interrupt, lambda text: view.say(f"warning: {text}", "yellow"))
+        carry_out(
+            lab, store, run_id, limits, view, interrupt, lambda text: view.say(f"warning: {text}", "yellow"), until
+        )
 
 
 @contextmanager
@@ -231,6 +259,14 @@ def _show_plan(rows: Sequence[PlannedCell], left_out: Sequence[LeftOut]) -> None
         table.add_row(Text(row.cell.id), Text(row.release or "not known"), str(row.cell.boots), what)
     out.print(table)
     _show_left_out(left_out)
+    for row in rows:
+        for stage in dict.fromkeys(one.stage for one in row.predictions):
+            first, *rest = [one for one in row.predictions if one.stage is stage]
+            more = f", and {len(rest)} more (--json)" if rest else ""
+            say(f"expected: {row.cell.id}: {stage} {first.outcome}: {first.reason} [{first.source}]{more}", "cyan")
+    unknown = len({row.release for row in rows if row.release and not row.configured})
+    if unknown:
+        say(f"{unknown} kernels were never fetched: their configurations are not known (kdmatrix plan --fetch)", "dim")
     say(f"{len(rows)} cells, {len(left_out)} combinations left out")
 
 

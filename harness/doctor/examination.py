@@ -39,6 +39,7 @@ def examine(lab: Lab, root: Path = Path("/"), fetch_date: Callable[[str], str] |
         ("libvirt", partial(virtualisation.libvirt, host)),
         ("QEMU", partial(virtualisation.qemu, host)),
         ("KVM", partial(virtualisation.kvm, host)),
+        ("Secure Boot firmware", partial(virtualisation.secure_boot, host)),
         ("network", partial(virtualisation.network, host)),
         ("buildah", partial(programs.buildah, host)),
         ("mmdebstrap", partial(programs.program, host, "mmdebstrap", "makes a Debian guest's root")),

@@ -26,6 +26,11 @@ _PACKAGES = {
     "depmod": ("kmod", "kmod", "kmod"),
     "keyring": ("debian-archive-keyring", "debian-keyring", "debian-archive-keyring"),
     "c++": ("g++", "gcc-c++", "gcc"),
+    "secure-boot": (
+        "ovmf shim-signed systemd-boot-efi sbsigntool mtools binutils",
+        "edk2-ovmf shim-x64 systemd-boot-unsigned sbsigntools mtools binutils",
+        "edk2-ovmf systemd sbsigntools mtools binutils",
+    ),
     "uidmap": ("uidmap", "shadow-utils", "shadow"),
 }
 """Packages of Debian and Ubuntu, Fedora, Arch."""

@@ -15,6 +15,7 @@ from harness.hostcmd import run
 from harness.images.initramfs import build_initramfs
 from harness.machines.acceleration import Acceleration, cannot_open, prove
 from harness.machines.daemon import choose_uri, import_libvirt, service_manager_runs
+from harness.machines.firmware import find_firmware, has_variable_tool
 from harness.machines.hypervisor import emulator
 
 
@@ -112,6 +113,22 @@ def _prove(host: Host) -> Acceleration | None:
         except (KdmatrixError, OSError):
             return None
         return prove(own, Path(folder) / "initramfs.cpio", Path(folder))
+
+
+def secure_boot(host: Host) -> Answer:
+    """What cells with Secure Boot start from; others do without."""
+    fix = host.install("secure-boot")
+    try:
+        firmware = find_firmware(host.root)
+    except InfraError as error:
+        return State.WARN, f"{error}; kernels with secure_boot cannot be tested", fix
+    missing = [name for name in ("objcopy", "sbsign", "mformat", "mmd", "mcopy") if host.which(name) is None]
+    if missing:
+        return State.WARN, f"{missing[0]} is not installed; kernels with secure_boot cannot be tested", fix
+    if not has_variable_tool():
+        fix = "pip install virt-firmware"
+        return State.WARN, "virt-fw-vars is not installed; it makes firmware trust this lab's key", fix
+    return State.OK, f"{firmware.code}, {firmware.shim}", ""
 
 
 def network(host: Host) -> Answer:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness.matrix import schema
+from harness.matrix import origins, schema
 from harness.matrix.frame import Problem, closest, did_you_mean, quoted
 from harness.matrix.yamlpos import Items, Node, Path, Scalar, Table, dotted, locate
 
@@ -16,7 +16,11 @@ from harness.matrix.yamlpos import Items, Node, Path, Scalar, Table, dotted, loc
 _MODELS: Mapping[tuple[str, ...], type[BaseModel]] = {
     (): schema.MatrixFile,
     ("kernels", "*"): schema.KernelEntry,
-    ("kernels", "*", "debian"): schema.DebianEntry,
+    ("kernels", "*", "debian"): origins.DebianEntry,
+    ("kernels", "*", "rpm"): origins.RpmEntry,
+    ("kernels", "*", "ubuntu"): origins.UbuntuEntry,
+    ("kernels", "*", "source"): origins.SourceEntry,
+    ("kernels", "*", "source", "git"): origins.GitEntry,
     ("timeouts",): schema.TimeoutsEntry,
     ("limits",): schema.LimitsEntry,
     ("exclude", "*"): schema.ExcludeEntry,

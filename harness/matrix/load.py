@@ -17,7 +17,18 @@ from harness.matrix.explain import explain
 from harness.matrix.frame import MatrixError, Problem, Span, did_you_mean, quoted, visible
 from harness.matrix.references import Known, check
 from harness.matrix.yamlpos import Node, YamlProblem, locate, parse, plain
-from harness.model.cell import DebianKernel, KernelSpec, Timeouts, TreeKernel
+from harness.model.cell import (
+    DebianKernel,
+    KernelOrigin,
+    KernelSpec,
+    KojiKernel,
+    PackagesKernel,
+    RpmKernel,
+    SourceKernel,
+    Timeouts,
+    TreeKernel,
+    UbuntuKernel,
+)
 from harness.model.expand import expand
 from harness.model.matrix import Exclude, Include, Limits, Matrix, Preset, Rule, is_glob, override, with_preset
 
@@ -186,20 +197,42 @@ class _Build:
         )
 
     def _kernel(self, entry: schema.KernelEntry) -> KernelSpec:
-        source: DebianKernel | TreeKernel
-        if entry.debian is not None:
-            debian = entry.debian
-            source = DebianKernel(debian.suite, debian.version, debian.release, debian.flavour)
-        else:
-            source = TreeKernel(str(self._tree(entry.tree or "")))
-        return KernelSpec(entry.name, entry.series, source, entry.cmdline or "")
+        source = self._origin(entry)
+        return KernelSpec(entry.name, entry.series, source, entry.cmdline or "", entry.secure_boot)
 
-    def _tree(self, text: str) -> Path:
+    def _origin(self, entry: schema.KernelEntry) -> KernelOrigin:
+        if (debian := entry.debian) is not None:
+            return DebianKernel(debian.suite, debian.version, debian.release, debian.flavour)
+        if (rpm := entry.rpm) is not None:
+            local = rpm.repository.startswith(("./", "../", "~"))
+            repository = self._absolute(rpm.repository) if local else rpm.repository
+            return RpmKernel(repository, rpm.package, rpm.version, rpm.release)
+        if entry.koji is not None:
+            return KojiKernel(entry.koji)
+        if (ubuntu := entry.ubuntu) is not None:
+            return UbuntuKernel(ubuntu.suite, ubuntu.mainline, ubuntu.version, ubuntu.release, ubuntu.flavour)
+        if entry.packages is not None:
+            return PackagesKernel(tuple(map(self._absolute, entry.packages)))
+        if (built := entry.source) is not None:
+            return SourceKernel(
+                tarball=self._absolute(built.tarball) if built.tarball is not None else None,
+                git=(self._absolute(built.git.path), built.git.ref) if built.git is not None else None,
+                debian=built.debian,
+                version=built.version,
+                base=built.base,
+                # A name has no slash; whoever means a file of this directory writes ./NAME.
+                fragments=tuple(self._absolute(one) if "/" in one else one for one in built.fragments),
+                guest=built.guest,
+            )
+        return TreeKernel(self._absolute(entry.tree or ""))
+
+    def _absolute(self, text: str) -> str:
+        """A path as the user wrote it, from the matrix file's directory."""
         try:
-            tree = Path(text).expanduser()
+            path = Path(text).expanduser()
         except RuntimeError:  # ~nobody-of-that-name
-            tree = Path(text)
-        return (self.path.parent / tree).absolute()
+            path = Path(text)
+        return str((self.path.parent / path).absolute())
 
     def _include(self, entry: schema.IncludeEntry, index: int) -> Include:
         return Include(

@@ -6,12 +6,14 @@ other part is wrong and a user sees everything at once. What has the wrong shape
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from harness.matrix import units
 from harness.matrix.frame import Problem, did_you_mean, quoted
+from harness.matrix.origins import SOURCES
 from harness.matrix.schema import ALL
 from harness.matrix.yamlpos import Items, Node, Path, Scalar, Table, dotted, walk
 from harness.model.matrix import is_glob
@@ -28,6 +30,8 @@ class Known:
     guests: Collection[str]
     stacks: Collection[str]
     tests: Collection[str]
+    repositories: Collection[str] = ()
+    """Names of RPM repositories, with ``{release}`` and ``{series}`` where a number stands; empty when not known."""
 
     def of(self, axis: str) -> Collection[str] | None:
         """Return the known names of an axis (``guest``, ``stack``, ``test``), None where any name will do."""
@@ -72,12 +76,33 @@ class _Checker:
             name = kernel.get("name")
             if isinstance(name, Scalar):
                 names.append((name, (*path, "name")))
-            sources = [key for key, _ in kernel.entries if key.value in ("debian", "tree")]
+            sources = [key for key, _ in kernel.entries if key.value in SOURCES]
             if not sources:
-                self._note(kernel, path, "has no source", "add `debian: SUITE` or `tree: DIRECTORY`")
+                others = ", ".join(key for key in SOURCES if key not in ("debian", "tree"))
+                self._note(
+                    kernel, path, "has no source", f"add `debian: SUITE` or `tree: DIRECTORY`, or one of {others}"
+                )
             elif len(sources) > 1:
-                self._note(sources[1], path, "has two sources, debian and tree", "keep one of them")
+                both = f"{sources[0].value} and {sources[1].value}"
+                self._note(sources[1], path, f"has two sources, {both}", "keep one of them")
+            self._origin(kernel, path)
         self._duplicates(names)
+
+    def _origin(self, kernel: Table, path: Path) -> None:
+        """Check the names within a kernel's source that must be known."""
+        rpm = kernel.get("rpm")
+        where: Path = (*path, "rpm")
+        if isinstance(rpm, Table):
+            rpm, where = rpm.get("repository"), (*where, "repository")
+        known = self.known.repositories
+        named = isinstance(rpm, Scalar) and not rpm.is_null and "/" not in rpm.value
+        if isinstance(rpm, Scalar) and named and known and not any(_fits(pattern, rpm.value) for pattern in known):
+            message = f"there is no RPM repository {quoted(rpm.value)}"
+            self._note(rpm, where, message, self._suggest(rpm.value, known))
+        source = kernel.get("source")
+        guest = source.get("guest") if isinstance(source, Table) else None
+        if isinstance(guest, Scalar) and not guest.is_null:
+            self._must_be([(guest, (*path, "source", "guest"))], "guest", self.known.guests)
 
     def _axes(self, table: Table, path: Path, kernels: set[str]) -> None:
         """Check the lists of names of the file itself or of a preset."""
@@ -170,6 +195,12 @@ class _Checker:
 
     def _note(self, node: Node, path: Path, message: str, hint: str) -> None:
         self.problems.append(Problem(node.span, dotted(path), message, hint))
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Whether a name is the one that a pattern with ``{release}`` or ``{series}`` describes."""
+    regex = re.escape(pattern).replace(r"\{release\}", "[0-9]{1,3}").replace(r"\{series\}", r"[0-9]+\.[0-9]+")
+    return re.fullmatch(regex, name) is not None
 
 
 def _texts(node: Node | None, path: Path) -> Iterator[tuple[Scalar, Path]]:

@@ -9,24 +9,33 @@ into a value. Names that must be *known* are checked in :mod:`harness.matrix.ref
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    GetJsonSchemaHandler,
     WithJsonSchema,
-    model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from harness.matrix import units
 from harness.matrix.frame import quoted
+from harness.matrix.origins import (
+    SOURCES,
+    DebianEntry,
+    Entry,
+    Koji,
+    Packages,
+    Path,
+    RpmEntry,
+    SourceEntry,
+    UbuntuEntry,
+    as_list,
+    matching,
+    not_empty,
+    text,
+)
 from harness.model.cell import Series
 
 VERSION = 1
@@ -39,10 +48,6 @@ def _version(text: str) -> str:
     return text
 
 
-def _text(longest: int) -> Any:
-    return AfterValidator(lambda text: units.free_text(text, longest))
-
-
 def _whole(low: int, high: int) -> Any:
     def read(value: object) -> int:
         if not isinstance(value, str):
@@ -52,19 +57,17 @@ def _whole(low: int, high: int) -> Any:
     return BeforeValidator(read)
 
 
-def _matching(pattern: str, what: str) -> Any:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"{quoted(text)} is not {what}")
-        return text
-
-    return AfterValidator(check)
-
-
 def _duration(value: object) -> float:
     if not isinstance(value, str):
         raise ValueError("must be a duration such as 90s, 5m or 1h30m")
     return units.duration(value)
+
+
+def _flag(value: object) -> bool:
+    if value not in ("true", "false"):
+        written = quoted(value) if isinstance(value, str) else "this"
+        raise ValueError(f"{written} is neither true nor false; write true or false")
+    return value == "true"
 
 
 def _size(value: object) -> int:
@@ -81,32 +84,22 @@ def _vms(value: object) -> int | None:
     return units.whole(value, 1, 256)
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _not_empty(values: list[str]) -> list[str]:
-    if not values:
-        raise ValueError("is an empty list; name at least one entry, or leave the key out where it may be")
-    return values
-
-
 # A number without quotes is text to kdmatrix and a number to an editor: the schema allows both where names may look
 # like numbers.
 Name = Annotated[
     str, AfterValidator(units.name), WithJsonSchema({"type": ["string", "number"], "pattern": f"^{units.NAME}$"})
 ]
-Names = Annotated[list[Name], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1, "uniqueItems": True})]
+Names = Annotated[list[Name], AfterValidator(not_empty), Field(json_schema_extra={"minItems": 1, "uniqueItems": True})]
 Device = Annotated[
     str, AfterValidator(units.device), WithJsonSchema({"type": "string", "pattern": f"^(none|{units.PCI_ADDRESS})$"})
 ]
 Devices = Annotated[
-    list[Device], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1, "uniqueItems": True})
+    list[Device], AfterValidator(not_empty), Field(json_schema_extra={"minItems": 1, "uniqueItems": True})
 ]
 Tests = Annotated[
     list[Name],
-    BeforeValidator(_as_list),
-    AfterValidator(_not_empty),
+    BeforeValidator(as_list),
+    AfterValidator(not_empty),
     WithJsonSchema(
         {"anyOf": [{"const": ALL}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}]}
     ),
@@ -119,15 +112,15 @@ Duration = Annotated[
 ]
 Pattern = Annotated[
     str,
-    _matching(
-        r"[A-Za-z0-9._+:*?\[\]!-]+",
-        "a name or glob; letters, digits and . _ + - : with the wildcards * ? [ ] are allowed",
+    matching(
+        r"[A-Za-z0-9._+:@~*?\[\]!-]+",
+        "a name or glob; letters, digits and . _ + - : @ ~ with the wildcards * ? [ ] are allowed",
     ),
 ]
 Patterns = Annotated[
     list[Pattern],
-    BeforeValidator(_as_list),
-    AfterValidator(_not_empty),
+    BeforeValidator(as_list),
+    AfterValidator(not_empty),
     WithJsonSchema(
         {
             "anyOf": [
@@ -139,61 +132,38 @@ Patterns = Annotated[
 ]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DebianEntry(_Entry):
-    """A kernel from a Debian archive; `debian: trixie` is short for `debian: {suite: trixie}`."""
-
-    suite: Annotated[
-        str, _matching(r"[a-z][a-z0-9-]{0,63}", "a Debian suite; for example trixie, trixie-backports or experimental")
-    ] = Field(description="Suite of the archive: bookworm, trixie, trixie-backports, experimental …")
-    version: Annotated[
-        str | None,
-        _matching(r"[0-9]+\.[0-9]+(\.[0-9]+)?", "an upstream kernel version; write 6.12 or 6.12.43"),
-        WithJsonSchema({"type": ["string", "number"], "pattern": r"^[0-9]+\.[0-9]+(\.[0-9]+)?$"}),
-    ] = Field(default=None, description="Upstream version or series that narrows the choice within the suite: 6.12")
-    release: Annotated[
-        str, _matching(r"latest|[0-9][A-Za-z0-9.+~-]{0,63}", "a kernel release; write latest, or what uname -r prints")
-    ] = Field(default="latest", description="Exactly what `uname -r` prints, or `latest` for the newest one there is")
-    flavour: Annotated[
-        str, _matching(r"[a-z0-9][a-z0-9-]{0,31}", "a kernel flavour; for example amd64, cloud-amd64 or rt-amd64")
-    ] = Field(default="amd64", description="Debian's kernel flavour: amd64, cloud-amd64, rt-amd64")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: object) -> object:
-        return {"suite": value} if isinstance(value, str) else value
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Allow the short form too."""
-        schema = handler.resolve_ref_schema(handler(core))
-        return {"anyOf": [{"type": "string"}, schema], "description": schema.get("description", "")}
-
-
-class KernelEntry(_Entry):
-    """One kernel under test: a name, the series it stands for, and exactly one source (`debian` or `tree`)."""
+class KernelEntry(Entry):
+    """One kernel under test: a name, the series it stands for, and exactly one source."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["debian"]}, {"required": ["tree"]}]},
+        json_schema_extra={"oneOf": [{"required": [key]} for key in SOURCES]},
     )
 
     name: Name = Field(description="Name of the entry; part of every cell id, so keep it over time: lts-6.12")
     series: Series = Field(description="The kernel.org category the kernel stands for")
     debian: DebianEntry | None = Field(default=None, description="Take the kernel from a Debian archive")
-    tree: Annotated[str, _text(4096)] | None = Field(
+    tree: Path | None = Field(
         default=None,
         description="Take the kernel from a local build tree; ~ is the home directory, a relative path starts at the "
         "matrix file's directory",
     )
-    cmdline: Annotated[str, _text(1024)] | None = Field(
+    rpm: RpmEntry | None = Field(default=None, description="Take the kernel from an RPM repository")
+    koji: Koji | None = Field(default=None, description="Take the kernel of a Koji build: kernel-7.3.4-200.fc44")
+    ubuntu: UbuntuEntry | None = Field(default=None, description="Take the kernel from Ubuntu")
+    packages: Packages | None = Field(
+        default=None,
+        description="Take the kernel from these .deb or .rpm files: image, modules and, for builds, headers",
+    )
+    source: SourceEntry | None = Field(default=None, description="Build the kernel here from source")
+    cmdline: Annotated[str, text(1024)] | None = Field(
         default=None, description="Arguments appended to the guest kernel's command line"
+    )
+    secure_boot: Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})] = Field(
+        default=False, description="Boot through UEFI with Secure Boot on, the kernel signed by this lab's key"
     )
 
 
-class TimeoutsEntry(_Entry):
+class TimeoutsEntry(Entry):
     """Time allowed for each part of a cell under hardware acceleration; emulation multiplies it."""
 
     image: Duration | None = Field(default=None, description="Making the guest's root image")
@@ -204,7 +174,7 @@ class TimeoutsEntry(_Entry):
     cell: Duration | None = Field(default=None, description="One attempt of a cell, everything together")
 
 
-class LimitsEntry(_Entry):
+class LimitsEntry(Entry):
     """What the virtual machines of a run may take from their host."""
 
     vms: Annotated[
@@ -224,7 +194,7 @@ class LimitsEntry(_Entry):
     )
 
 
-class _RuleEntry(_Entry):
+class _RuleEntry(Entry):
     guest: Patterns | None = Field(default=None, description="Guests the rule speaks of: a name, glob, or list of them")
     kernel: Patterns | None = Field(default=None, description="Kernels the rule speaks of, by the name of their entry")
     stack: Patterns | None = Field(default=None, description="Driver stacks the rule speaks of")
@@ -234,7 +204,7 @@ class _RuleEntry(_Entry):
 class ExcludeEntry(_RuleEntry):
     """Takes the combinations it matches out of the matrix; reports show them with the reason. Wins over includes."""
 
-    reason: Annotated[str, _text(500)] = Field(description="Why; shown wherever the combination would have stood")
+    reason: Annotated[str, text(500)] = Field(description="Why; shown wherever the combination would have stood")
 
 
 class IncludeEntry(_RuleEntry):
@@ -245,10 +215,10 @@ class IncludeEntry(_RuleEntry):
     timeouts: TimeoutsEntry | None = Field(default=None, description="Timeouts for these cells, only those that differ")
 
 
-class PresetEntry(_Entry):
+class PresetEntry(Entry):
     """A named choice from the same file. What a preset names replaces the file's own value."""
 
-    description: Annotated[str, _text(200)] | None = Field(default=None, description="One line for `--help` and lists")
+    description: Annotated[str, text(200)] | None = Field(default=None, description="One line for `--help` and lists")
     kernels: Names | None = Field(default=None, description="Names of kernel entries of this file")
     guests: Names | None = Field(default=None, description="Guests, instead of the file's")
     stacks: Names | None = Field(default=None, description="Driver stacks, instead of the file's")
@@ -258,7 +228,7 @@ class PresetEntry(_Entry):
     timeouts: TimeoutsEntry | None = Field(default=None, description="Timeouts, only those that differ")
 
 
-class MatrixFile(_Entry):
+class MatrixFile(Entry):
     """A kdmatrix matrix file: which kernels are tested with which guests, driver stacks and devices."""
 
     version: Annotated[str, AfterValidator(_version), WithJsonSchema({"enum": [VERSION, str(VERSION)]})] = Field(

@@ -9,7 +9,7 @@ import re
 
 from harness.matrix.frame import quoted
 
-NAME = r"[a-z0-9][a-z0-9._+-]*"
+NAME = r"[a-z0-9][a-z0-9._+-]*(@[a-z0-9._+~-]+)?"
 DURATION = r"[0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?d)?([0-9]+(\.[0-9]+)?h)?([0-9]+(\.[0-9]+)?m)?([0-9]+(\.[0-9]+)?s)?"
 SIZE = r"[0-9]+(\.[0-9]+)?[KMGT]iB"
 PCI_ADDRESS = r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"

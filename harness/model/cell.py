@@ -36,14 +36,82 @@ class TreeKernel:
 
 
 @dataclass(frozen=True, slots=True)
+class RpmKernel:
+    """A kernel from an RPM repository: Fedora, a COPR project, or any other that createrepo_c made.
+
+    ``version`` and ``release`` narrow the choice as they do for :class:`DebianKernel`.
+    """
+
+    repository: str
+    """Name of an entry of ``guests/_kernels/repositories.yaml``, or a URL, or a directory (``file:///…``)."""
+    package: str = "kernel"
+    """``kernel``, or the parallel name of a longterm package: ``kernel-longterm``."""
+    version: str | None = None
+    release: str = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class KojiKernel:
+    """One build of a Koji instance, named by its NVR: ``kernel-7.3.4-200.fc44``."""
+
+    nvr: str
+
+
+@dataclass(frozen=True, slots=True)
+class UbuntuKernel:
+    """A kernel from an Ubuntu archive (``noble``, ``noble-updates``), or a build of its mainline archive.
+
+    Exactly one of ``suite`` and ``mainline`` is set. ``mainline`` is a version such as ``v7.2.5`` or ``latest``.
+    """
+
+    suite: str | None = None
+    mainline: str | None = None
+    version: str | None = None
+    release: str = "latest"
+    flavour: str = "generic"
+
+
+@dataclass(frozen=True, slots=True)
+class PackagesKernel:
+    """A kernel from ``.deb`` or ``.rpm`` files that lie on this host: image, modules and, where wanted, headers."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceKernel:
+    """A kernel that is built here from source, in a container; exactly one of the first three is set."""
+
+    tarball: str | None = None
+    """Path of a ``linux-*.tar.*`` on this host."""
+    git: tuple[str, str] | None = None
+    """(path of a local repository, reference)."""
+    debian: str | None = None
+    """Suite whose ``linux-source-*`` package is built."""
+    version: str | None = None
+    """Upstream series that narrows the choice within ``debian``."""
+    base: str = "vm"
+    """Name of a base configuration, ``guests/_kernels/NAME.config``."""
+    fragments: tuple[str, ...] = ()
+    """Names of ``guests/_kernels/NAME.config``, or paths, merged over the base in this order."""
+    guest: str = "debian-13"
+    """Guest whose distribution supplies the compilers."""
+
+
+KernelOrigin = DebianKernel | TreeKernel | RpmKernel | KojiKernel | UbuntuKernel | PackagesKernel | SourceKernel
+
+
+@dataclass(frozen=True, slots=True)
 class KernelSpec:
     """One entry of the ``kernels`` axis: what is asked for, before it is resolved to an exact release."""
 
     name: str
     series: Series
-    source: DebianKernel | TreeKernel
+    source: KernelOrigin
     cmdline: str = ""
     """Arguments appended to the guest kernel's command line."""
+    secure_boot: bool = False
+    """Boot through UEFI with Secure Boot on, the kernel signed by this lab's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +130,8 @@ class KernelIdentity:
     """(name, sha256) of each package or file."""
     has_headers: bool = False
     """Whether a stack can build modules for it."""
+    commit: str = ""
+    """Commit of the source, where it is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.model.cell import KernelIdentity
@@ -41,3 +41,8 @@ class Image:
     """Topmost first."""
     made: tuple[str, ...] = ()
     """The parts that were not in the cache when this process first wanted them."""
+
+    def with_modules(self, layer: Layer) -> Image:
+        """The same image with a stack's own modules above the kernel's."""
+        below = next(index for index, one in enumerate(self.layers) if one.serial == "kernel")
+        return replace(self, layers=(*self.layers[:below], layer, *self.layers[below:]))

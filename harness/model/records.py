@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from harness.model.outcome import DECIDING, Outcome
+from harness.model.prediction import IssueMatch, Prediction
 from harness.model.stage import LADDER, Stage
 
 Kind = Literal["gpu", "cpu-runtime", "fake", "none"]
@@ -95,13 +96,18 @@ class Attempt:
     tests: tuple[TestResult, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
     """Versions and identities seen: ``uname_release`` (from inside the guest), ``kernel.version``, ``qemu`` …"""
+    predictions: tuple[Prediction, ...] = ()
+    """What was expected before anything was tried."""
+    issues: tuple[IssueMatch, ...] = ()
+    """Known issues that explain, or may explain, the rung that failed; the best first."""
 
 
 def decide(stages: Sequence[StageResult]) -> tuple[Outcome, Stage, str]:
     """Return (outcome, rung, reason) of a ladder: the first rung that does not pass decides.
 
     A rung that is SKIP (not applicable) or DONE (measured without a verdict) does not stop the ladder. A ladder in
-    which nothing past ``boot`` passed is a SKIP: booting alone says nothing about a driver stack.
+    which nothing past ``boot`` passed is a SKIP, as booting alone says nothing about a driver stack; where nothing was
+    booted, a module that was built says enough.
     """
     for result in stages:
         if result.outcome in DECIDING:
@@ -110,7 +116,7 @@ def decide(stages: Sequence[StageResult]) -> tuple[Outcome, Stage, str]:
     if not passed:
         return Outcome.SKIP, LADDER[0], stages[0].reason if stages else "nothing was tried"
     last = passed[-1]
-    if any(LADDER.index(result.stage) > LADDER.index(Stage.BOOT) for result in passed):
+    if last.stage not in (Stage.IMAGE, Stage.BOOT):
         return Outcome.PASS, last.stage, ""
     skipped = next((result.reason for result in stages if result.outcome is Outcome.SKIP and result.reason), "")
     return Outcome.SKIP, last.stage, skipped or "no rung past boot applies"

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from harness.images.recipe import StackRecipe, Step
+from harness.loading import kernel_name
 from harness.model.cell import Cell
 from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec
@@ -27,7 +28,8 @@ def _load_steps(cell: Cell, stack: StackRecipe, scale: float) -> list[str]:
     limit = f"{cell.timeouts.test * scale:.0f}"
     loads = [
         f"load_module {'required' if module.required else 'optional'} {limit} "
-        f"{_remote([module.name])} {_remote([module.name, *module.parameters])}"
+        f"{_remote([module.name])} {_remote([module.name, *module.parameters])} {kernel_name(module)}"
+        + (f" {shlex.quote(module.refusal)}" if module.refusal and cell.device == "none" else "")
         for module in stack.modules
     ]
     steps = [*stack.activate, *(step for step in stack.verify if step.stage is Stage.LOAD)]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.model.cell import Cell
+from harness.model.judgement import judge
 from harness.model.outcome import PRIORITY, summarise
 from harness.model.records import Attempt
 from harness.model.stage import LADDER
@@ -53,6 +54,8 @@ ATTEMPTS: Mapping[str, str] = {
     "finished": _TIME,
     "seconds": "float64",
     "uname_release": "string",
+    "issue": "string",  # the best match of a known issue
+    "issue_grade": "string",
 }
 """Columns of :func:`attempts_frame`: one row per attempt."""
 
@@ -104,6 +107,34 @@ MEASUREMENTS: Mapping[str, str] = {
 }
 """Columns of :func:`measurements_frame`: one row per metric of each test of each attempt."""
 
+PREDICTIONS: Mapping[str, str] = {
+    "run_id": "string",
+    "cell_id": "string",
+    "number": "Int64",
+    "stage": _STAGE,
+    "outcome": _OUTCOME,  # as predicted
+    "judgement": "string",
+    "reason": "string",
+    "source": "string",
+}
+"""Columns of :func:`predictions_frame`: one row per prediction of each attempt."""
+
+ISSUES: Mapping[str, str] = {
+    "run_id": "string",
+    "cell_id": "string",
+    "number": "Int64",
+    "stage": _STAGE,
+    "issue": "string",
+    "grade": "string",
+    "title": "string",
+    "cause": "string",
+    "fixed_in": "string",
+    "fault": "string",
+    "confidence": "string",
+    "excerpt": "string",
+}
+"""Columns of :func:`issues_frame`: one row per known issue that may explain an attempt's failure."""
+
 
 def cells_frame(run: StoredRun) -> pd.DataFrame:
     """Return one row per cell, then one per combination left out: :data:`CELLS`."""
@@ -140,6 +171,8 @@ def attempts_frame(run: StoredRun) -> pd.DataFrame:
                 "started": attempt.started,
                 "finished": attempt.finished,
                 "uname_release": attempt.facts.get("uname_release"),
+                "issue": attempt.issues[0].issue if attempt.issues else None,
+                "issue_grade": attempt.issues[0].grade.value if attempt.issues else None,
             }
             for attempt in run.attempts
         ),
@@ -197,6 +230,38 @@ def measurements_frame(run: StoredRun) -> pd.DataFrame:
     frame = _frame(rows, MEASUREMENTS)
     frame["of_roofline"] = frame["p50"] / frame["roofline"]
     return frame
+
+
+def predictions_frame(run: StoredRun) -> pd.DataFrame:
+    """Return one row per prediction, with what became of it: :data:`PREDICTIONS`."""
+    return _frame(
+        (
+            _key(attempt)
+            | {
+                "stage": prediction.stage.value,
+                "outcome": prediction.outcome.value,
+                "judgement": judge(prediction, attempt.stages).value,
+                "reason": prediction.reason,
+                "source": prediction.source,
+            }
+            for attempt in run.attempts
+            for prediction in attempt.predictions
+        ),
+        PREDICTIONS,
+    )
+
+
+def issues_frame(run: StoredRun) -> pd.DataFrame:
+    """Return one row per known issue of an attempt, the best first: :data:`ISSUES`."""
+    names = [name for name in ISSUES if name not in ("run_id", "cell_id", "number")]
+    return _frame(
+        (
+            _key(attempt) | {name: str(getattr(match, name)) for name in names}
+            for attempt in run.attempts
+            for match in attempt.issues
+        ),
+        ISSUES,
+    )
 
 
 def _key(attempt: Attempt) -> dict[str, Any]:

@@ -13,9 +13,18 @@ from pydantic import TypeAdapter
 
 from harness.model.cell import Cell
 from harness.model.outcome import Outcome
+from harness.model.prediction import Grade, IssueMatch, Prediction
 from harness.model.records import Attempt, Evidence, Metric, StageResult, TestResult
 from harness.model.stage import Stage
-from harness.store.schema import ATTEMPT, EVIDENCE, MEASUREMENT, STAGE_RESULT, TEST_RESULT
+from harness.store.schema import (
+    ATTEMPT,
+    EVIDENCE,
+    ISSUE_MATCH,
+    MEASUREMENT,
+    PREDICTION,
+    STAGE_RESULT,
+    TEST_RESULT,
+)
 
 CELL = TypeAdapter(Cell)
 """JSON in and out of a cell. The two kernel sources share no field name, so the round trip is exact."""
@@ -52,7 +61,16 @@ def insert_attempt(connection: sa.Connection, attempt: Attempt) -> None:
         tests.append(key | {"position": position} | _test_row(test))
         place = key | {"test_position": position}
         metrics += [place | {"position": index} | _metric_row(metric) for index, metric in enumerate(test.metrics)]
-    for table, rows in ((STAGE_RESULT, stages), (EVIDENCE, files), (TEST_RESULT, tests), (MEASUREMENT, metrics)):
+    expected = [key | {"position": index} | _prediction_row(one) for index, one in enumerate(attempt.predictions)]
+    known = [key | {"position": index} | _issue_row(one) for index, one in enumerate(attempt.issues)]
+    for table, rows in (
+        (STAGE_RESULT, stages),
+        (EVIDENCE, files),
+        (TEST_RESULT, tests),
+        (MEASUREMENT, metrics),
+        (PREDICTION, expected),
+        (ISSUE_MATCH, known),
+    ):
         if rows:
             connection.execute(table.insert(), rows)
 
@@ -92,6 +110,12 @@ def load_attempts(connection: sa.Connection, where: sa.ColumnElement[bool]) -> l
                 details=row.details,
             )
         )
+    predictions: dict[int, list[Prediction]] = defaultdict(list)
+    for row in rows(PREDICTION):
+        predictions[row.attempt_id].append(Prediction(Stage(row.stage), Outcome(row.outcome), row.reason, row.source))
+    issues: dict[int, list[IssueMatch]] = defaultdict(list)
+    for row in rows(ISSUE_MATCH):
+        issues[row.attempt_id].append(_issue(row))
     found = connection.execute(ATTEMPT.select().where(where).order_by(ATTEMPT.c.run_id, ATTEMPT.c.id))
     return [
         Attempt(
@@ -106,6 +130,8 @@ def load_attempts(connection: sa.Connection, where: sa.ColumnElement[bool]) -> l
             stages=tuple(stages[row.id]),
             tests=tuple(tests[row.id]),
             facts=row.facts,
+            predictions=tuple(predictions[row.id]),
+            issues=tuple(issues[row.id]),
         )
         for row in found
     ]
@@ -140,6 +166,47 @@ def _test_row(test: TestResult) -> dict[str, Any]:
         "kind": test.kind,
         "details": test.details,
     }
+
+
+def _prediction_row(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "stage": prediction.stage.value,
+        "outcome": prediction.outcome.value,
+        "reason": prediction.reason,
+        "source": prediction.source,
+    }
+
+
+def _issue_row(match: IssueMatch) -> dict[str, Any]:
+    return {
+        "issue": match.issue,
+        "title": match.title,
+        "stage": match.stage.value,
+        "grade": match.grade.value,
+        "cause": match.cause,
+        "fixed_in": match.fixed_in,
+        "workaround": match.workaround,
+        "fault": match.fault,
+        "confidence": match.confidence,
+        "sources": list(match.sources),
+        "excerpt": match.excerpt,
+    }
+
+
+def _issue(row: sa.Row[Any]) -> IssueMatch:
+    return IssueMatch(
+        issue=row.issue,
+        title=row.title,
+        stage=Stage(row.stage),
+        grade=Grade(row.grade),
+        cause=row.cause,
+        fixed_in=row.fixed_in,
+        workaround=row.workaround,
+        fault=row.fault,
+        confidence=row.confidence,
+        sources=tuple(row.sources),
+        excerpt=row.excerpt,
+    )
 
 
 def _metric_row(metric: Metric) -> dict[str, Any]:

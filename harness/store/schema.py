@@ -27,7 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest revision of the migrations; raised together with a new file among them."""
 
 METADATA = MetaData(
@@ -194,4 +194,34 @@ EVIDENCE = Table(
         ondelete="CASCADE",
     ),
     Index(None, "sha256"),
+)
+
+PREDICTION = Table(
+    "prediction",
+    METADATA,
+    Column("attempt_id", _COUNTER, ForeignKey(ATTEMPT.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("stage", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", SafeText, nullable=False),
+    Column("source", SafeText, nullable=False),
+)
+
+ISSUE_MATCH = Table(
+    "issue_match",
+    METADATA,
+    Column("attempt_id", _COUNTER, ForeignKey(ATTEMPT.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("issue", SafeText, nullable=False),
+    Column("title", SafeText, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("grade", Text, nullable=False),
+    Column("cause", SafeText, nullable=False),
+    Column("fixed_in", SafeText, nullable=False),
+    Column("workaround", SafeText, nullable=False),
+    Column("fault", SafeText, nullable=False),
+    Column("confidence", SafeText, nullable=False),
+    Column("sources", JsonText, nullable=False),
+    Column("excerpt", SafeText, nullable=False),
+    Index(None, "issue"),
 )

@@ -86,7 +86,7 @@ def have_to_build(installation: Installation, images: Images, content: Path, *, 
     if base_too:
         return replace(installation, content=own)
     storage = Buildah(installation.home.cache / "oci")
-    base = storage.reference("base", images._base_key("debian-13"))
+    base = storage.reference("base", images.base_key("debian-13"))
     with images.buildah.mounted(base) as tree:
         context = installation.root / "context"
         context.mkdir()

@@ -82,10 +82,10 @@ from harness.cli import main
 
 shipped = rungs.load
 
-def load(guest, *rest):
-    if "kdmatrix.test=bad" in guest.must(["cat", "/proc/cmdline"], timeout=60):
+def load(modules, *rest):
+    if "kdmatrix.test=bad" in modules.guest.must(["cat", "/proc/cmdline"], timeout=60):
         raise ZeroDivisionError("planted")
-    return shipped(guest, *rest)
+    return shipped(modules, *rest)
 
 rungs.load = load
 main()

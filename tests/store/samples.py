@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from harness.model.cell import Cell, DebianKernel, KernelSpec, Series, Timeouts, TreeKernel
 from harness.model.outcome import Outcome
+from harness.model.prediction import Grade, IssueMatch, Prediction
 from harness.model.records import Attempt, Evidence, Metric, StageResult, TestResult
 from harness.model.stage import Stage
 
@@ -99,6 +100,23 @@ TESTS = st.builds(
 STAGE_RESULTS = st.builds(StageResult, STAGES, OUTCOMES, SECONDS, TEXT, st.lists(EVIDENCE, max_size=2).map(tuple))
 
 
+PREDICTIONS = st.builds(Prediction, STAGES, OUTCOMES, TEXT, TEXT)
+ISSUES = st.builds(
+    IssueMatch,
+    issue=TEXT,
+    title=TEXT,
+    stage=STAGES,
+    grade=st.sampled_from(Grade),
+    cause=TEXT,
+    fixed_in=TEXT,
+    workaround=TEXT,
+    fault=TEXT,
+    confidence=TEXT,
+    sources=st.lists(ANY_TEXT, max_size=2).map(tuple),
+    excerpt=TEXT,
+)
+
+
 def attempts_of(run_id: str, cell_id: str, number: int) -> st.SearchStrategy[Attempt]:
     return st.builds(
         Attempt,
@@ -113,4 +131,6 @@ def attempts_of(run_id: str, cell_id: str, number: int) -> st.SearchStrategy[Att
         stages=st.lists(STAGE_RESULTS, max_size=3).map(tuple),
         tests=st.lists(TESTS, max_size=3).map(tuple),
         facts=st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
+        predictions=st.lists(PREDICTIONS, max_size=3).map(tuple),
+        issues=st.lists(ISSUES, max_size=3).map(tuple),
     )

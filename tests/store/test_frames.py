@@ -24,6 +24,8 @@ ALL = [
     (frames.stages_frame, frames.STAGES),
     (frames.tests_frame, frames.TESTS),
     (frames.measurements_frame, frames.MEASUREMENTS),
+    (frames.predictions_frame, frames.PREDICTIONS),
+    (frames.issues_frame, frames.ISSUES),
 ]
 
 
