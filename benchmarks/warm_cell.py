@@ -35,6 +35,7 @@ def workshop(
         journal=evidence.journal("benchmark"),
         evidence=evidence.evidence,
         tests=lab.tests,
+        drivers=lab.drivers,
         accelerator=accelerator,
         work=evidence.home.runs / "benchmark",
         memory=memory,
