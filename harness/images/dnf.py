@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,6 +111,11 @@ class DnfRoot:
             # Left by a killed one, in a process namespace that is gone: the number may be somebody else's by now.
             for left in self._packages().glob("*.pid"):
                 left.unlink()
+            # A directory of this host answers at once, and dnf cannot tell two states of it within one second apart.
+            for one in repositories:
+                if one.url.startswith("file:"):
+                    for index in self._packages().glob(f"{_label(one)}*"):
+                        shutil.rmtree(index) if index.is_dir() else index.unlink()
             done = run(argv, timeout=timeout, env={"HOME": str(home), "TMPDIR": str(work)})
         if done.returncode != 0:
             raise InfraError(f"dnf cannot {words[0]}: {_why(done.stderr.decode(errors='replace'), repositories)}")
@@ -144,9 +150,7 @@ def _configuration(repositories: Sequence[Repository], home: Path) -> str:
     }
     text = _section("main", main)
     for one in repositories:
-        # A directory of this host answers at once; what lies in it now is what counts.
-        fresh = 0 if one.url.startswith("file:") else _METADATA_TTL
-        settings: dict[str, object] = {"name": one.name, "baseurl": f"{one.url}/", "metadata_expire": fresh}
+        settings: dict[str, object] = {"name": one.name, "baseurl": f"{one.url}/", "metadata_expire": _METADATA_TTL}
         signed = {"packages": "gpgcheck", "repomd": "repo_gpgcheck"}
         settings |= {switch: int(one.signed == what) for what, switch in signed.items()}
         settings |= {"gpgkey": one.key.as_uri()} if one.key else {}

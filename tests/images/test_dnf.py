@@ -112,6 +112,14 @@ def test_the_state_follows_the_repository(tmp_path: Path, packages: Path) -> Non
     assert install(tmp_path, unsigned(packages), "leaf")["etc/tiny/leaf"] == b"2\n"
 
 
+def test_a_local_repository_is_read_anew_however_young_the_index_of_it_is(tmp_path: Path, packages: Path) -> None:
+    install(tmp_path, unsigned(packages), "leaf")
+    for kept in (tmp_path / "cache/dnf").rglob("*"):
+        os.utime(kept, (4e9, 4e9))
+    add(packages, "leaf", version="2")
+    assert install(tmp_path, unsigned(packages), "leaf")["etc/tiny/leaf"] == b"2\n"
+
+
 def test_only_packages_signed_by_the_key_are_taken(tmp_path: Path, packages: Path) -> None:
     home = tmp_path / "gnupg"
     home.mkdir(mode=0o700)
