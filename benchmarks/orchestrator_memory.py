@@ -20,9 +20,9 @@ from pathlib import Path
 from sampling import CELL, Samples, arguments, prepared, report
 from warm_cell import workshop
 
-from harness.cell import execute
 from harness.engine.seam import local_engine
 from harness.lab import Lab
+from harness.ladder.cell import execute
 from harness.machines.hypervisor import Hypervisor
 from harness.model.cell import Timeouts
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sampling import CELL, arguments, interleave, prepared, ratio, report
 
-from harness.cell import Workshop, execute
 from harness.lab import Lab
+from harness.ladder.cell import Workshop, execute
 from harness.machines.domain import Accelerator
 from harness.machines.hypervisor import Hypervisor
 from harness.model.outcome import Outcome

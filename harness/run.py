@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import hostcmd
-from harness.cell import Workshop, execute, make_parts
 from harness.clean import undo_orphans
 from harness.engine.controller import Controller, Listener
 from harness.engine.seam import local_engine
@@ -18,6 +17,7 @@ from harness.errors import KdmatrixError
 from harness.images.builder import require_space
 from harness.journal import owner_alive
 from harness.lab import Lab, builds_at_a_time, host_facts
+from harness.ladder.cell import Workshop, execute, make_parts
 from harness.machines.acceleration import Acceleration, cannot_open, prove
 from harness.machines.hypervisor import Hypervisor
 from harness.model.cell import Cell

@@ -8,10 +8,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.cell import Stopped
 from harness.engine.seam import Engine
 from harness.errors import KdmatrixError
 from harness.journal import Owner
+from harness.ladder.cell import Stopped
 from harness.model.cell import Cell
 from harness.model.records import Attempt
 from harness.store.run import Planned

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from harness.images.recipe import StackRecipe, Step
-from harness.loading import kernel_name
+from harness.ladder.loading import kernel_name
 from harness.model.cell import Cell
 from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec

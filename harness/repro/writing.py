@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.cell import EMULATION_FACTOR
 from harness.errors import UserError
 from harness.images.initramfs import GUEST_INIT
 from harness.images.recipe import Recipes
+from harness.ladder.cell import EMULATION_FACTOR
 from harness.machines.domain import Domain
 from harness.model.cell import Cell
 from harness.model.records import Attempt

@@ -25,8 +25,8 @@ limits: {vms: 1, vm_memory: 768MiB}
 
 LOOKS_AT_THE_NETWORK = """
 import json
-from harness import rungs
-from harness.binding import misbound, pci_functions
+from harness.ladder import rungs
+from harness.ladder.binding import misbound, pci_functions
 from harness.cli import main
 
 shipped = rungs.load

@@ -77,7 +77,7 @@ def test_a_mirror_that_was_never_reached_leaves_gaps_and_not_findings(
 
 
 WRAPPER = """
-from harness import rungs
+from harness.ladder import rungs
 from harness.cli import main
 
 shipped = rungs.load

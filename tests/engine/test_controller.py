@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from engine.cells import RUN, attempt_of, cell
-from harness.cell import Stopped
 from harness.engine.controller import Controller, Listener
 from harness.errors import InfraError
 from harness.journal import owner_alive
+from harness.ladder.cell import Stopped
 from harness.model.cell import Cell
 from harness.model.records import Attempt
 from harness.store.run import Planned, PlanState

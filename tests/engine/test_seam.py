@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from engine.cells import attempt_of, cell
-from harness.cell import Stopped
 from harness.engine.seam import local_engine
+from harness.ladder.cell import Stopped
 from harness.model.cell import Cell
 from harness.model.records import Attempt
 

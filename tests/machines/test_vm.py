@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.cell import Workshop, execute
 from harness.content import content_dir
 from harness.drivers.build import Drivers
 from harness.drivers.roots import Roots
@@ -21,6 +20,7 @@ from harness.errors import InfraError
 from harness.images.builder import BootKernel, Image, Images, Layer
 from harness.journal import Journal
 from harness.keys import SigningKeys
+from harness.ladder.cell import Workshop, execute
 from harness.machines import vm
 from harness.machines.hypervisor import Hypervisor
 from harness.machines.ssh import KeyPair

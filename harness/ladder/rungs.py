@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.images.recipe import StackRecipe, Step
-from harness.loading import Modules
+from harness.ladder.loading import Modules
+from harness.ladder.watching import Turn, in_turn, kernel_watched, last_words
 from harness.machines.guest import Guest, GuestLost
 from harness.model.outcome import DECIDING, Outcome, summarise
 from harness.model.records import TestResult
 from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec
 from harness.suites.run import run_test
-from harness.watching import Turn, in_turn, kernel_watched, last_words
 
 __all__ = ["Rung", "compute", "from_tests", "kernel_watched", "load", "no_device", "run_steps", "unload"]
 

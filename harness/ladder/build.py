@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from harness.drivers.build import Built
 from harness.drivers.result import ModuleBuild
+from harness.ladder.rungs import Rung
 from harness.model.outcome import Outcome
 from harness.model.records import TestResult
 from harness.model.stage import Stage
-from harness.rungs import Rung
 
 
 def build_rung(built: Built) -> Rung:

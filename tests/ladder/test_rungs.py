@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from scripted_guest import LATE, LOST, FakeShell, a_guest, said
 
-from harness import rungs
 from harness.images.recipe import Module, StackRecipe, Step
-from harness.loading import Modules
+from harness.ladder import rungs
+from harness.ladder.loading import Modules
 from harness.machines import guest as guest_module
 from harness.machines.guest import Guest, GuestLost
 from harness.machines.vm import BootFailure
@@ -19,6 +18,7 @@ from harness.model.outcome import Outcome
 from harness.model.shell import Completed
 from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec
+from ladder.scripted_guest import LATE, LOST, FakeShell, a_guest, said
 
 PASS, FAIL, ERROR, MISS, SKIP = Outcome.PASS, Outcome.FAIL, Outcome.ERROR, Outcome.MISS, Outcome.SKIP
 

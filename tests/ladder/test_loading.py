@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from scripted_guest import LATE, LOST, RELEASE, FakeShell, a_guest, grow, said
 
 from harness.images.recipe import Module, StackRecipe
-from harness.loading import Modules
+from harness.ladder.loading import Modules
 from harness.machines import guest as guest_module
 from harness.machines.guest import Guest
 from harness.model.outcome import Outcome, summarise
 from harness.model.records import TestResult
 from harness.model.shell import Completed
+from ladder.scripted_guest import LATE, LOST, RELEASE, FakeShell, a_guest, grow, said
 
 PASS, FAIL, MISS, SKIP = Outcome.PASS, Outcome.FAIL, Outcome.MISS, Outcome.SKIP
 AMDGPU = Module(name="amdgpu")

@@ -10,16 +10,16 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.binding import misbound
 from harness.images.recipe import Module, StackRecipe
-from harness.leaks import Traces, holders, leaks, needed_by, traces
+from harness.ladder.binding import misbound
+from harness.ladder.leaks import Traces, holders, leaks, needed_by, traces
+from harness.ladder.watching import Acted, Details, Turn, act, in_turn, last_words
 from harness.machines.guest import Guest, GuestLost
 from harness.machines.kmsg import KernelMessage
 from harness.machines.refusal import refusal
 from harness.model.outcome import DECIDING, Outcome
 from harness.model.records import TestResult
 from harness.model.stage import Stage
-from harness.watching import Acted, Details, Turn, act, in_turn, last_words
 
 _FIELDS = ("filename", "version", "srcversion", "vermagic", "license", "signer", "sig_key", "intree")
 _MODINFO = 'for name; do echo "@module $name"; modinfo -- "$name" 2>&1; echo "@status $?"; done; uname -r'

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from scripted_guest import FakeShell, a_guest
 
-from harness.binding import misbound, pci_functions
+from harness.ladder.binding import misbound, pci_functions
 from harness.model.outcome import Outcome
+from ladder.scripted_guest import FakeShell, a_guest
 
 PCI = """0000:00:01.0 0x038000 0x1234 0x1111 bochs-drm
 0000:00:02.0 0x020000 0x1af4 0x1041 virtio-pci

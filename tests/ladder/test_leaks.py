@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from scripted_guest import FakeShell, a_guest, said
 
-from harness.leaks import Traces, holders, leaks, loaded_modules, needed_by, traces
+from harness.ladder.leaks import Traces, holders, leaks, loaded_modules, needed_by, traces
+from ladder.scripted_guest import FakeShell, a_guest, said
 
 LIVE = b"""nvidia_drm 131072 0 - Live 0x0000000000000000 (POE)
 nvidia 62000000 2 nvidia_drm,nvidia_uvm, Live 0x0000000000000000 (POE)

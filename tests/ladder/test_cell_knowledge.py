@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from harness.cell import Workshop, _Ladder, execute
 from harness.content import content_dir
 from harness.drivers.build import Built
 from harness.drivers.result import ModuleBuild
@@ -17,6 +16,7 @@ from harness.images.recipe import Recipes
 from harness.journal import Journal
 from harness.kernels.source import Headers
 from harness.knowledge.diagnosis import Knowledge
+from harness.ladder.cell import Workshop, _Ladder, execute
 from harness.model.cell import Cell, KernelIdentity, KernelSpec, Series, TreeKernel
 from harness.model.outcome import Outcome
 from harness.model.records import Attempt

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import rungs
-from harness.build_rung import build_rung
 from harness.drivers.build import Built, Drivers, NotBuilt
 from harness.errors import InfraError, KdmatrixError, UserError
 from harness.foresight import subject_of
@@ -22,7 +20,10 @@ from harness.images.recipe import Recipes, StackRecipe
 from harness.journal import Journal
 from harness.kernels.source import KernelUnavailable
 from harness.knowledge.diagnosis import Knowledge
-from harness.loading import Modules
+from harness.ladder import rungs
+from harness.ladder.build import build_rung
+from harness.ladder.loading import Modules
+from harness.ladder.rungs import Rung
 from harness.machines import secured
 from harness.machines.domain import Accelerator
 from harness.machines.firmware import SecureBoot
@@ -37,7 +38,6 @@ from harness.model.prediction import IssueMatch, Prediction
 from harness.model.records import Attempt, Evidence, StageResult, TestResult, decide
 from harness.model.stage import LADDER, Stage
 from harness.model.taint import letters
-from harness.rungs import Rung
 from harness.store.evidence import EvidenceStore
 from harness.suites.manifest import TestSpec, pick_tests
 

@@ -1,0 +1,1 @@
+"""The ladder of one cell: the only place where images, drivers, machines and compute tests meet."""
