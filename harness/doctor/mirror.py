@@ -73,5 +73,5 @@ class Mirror:
 def date_of(url: str) -> str:
     """Ask for the ``Date`` header of a URL's answer; "" when it has none."""
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310  http or https, checked by the caller
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  as above
         return str(answer.headers.get("Date") or "")

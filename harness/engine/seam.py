@@ -112,7 +112,7 @@ def local_engine(name: str, work: Work, slots: int, devices: Sequence[str] = ("n
     nowhere = "127.0.0.1:0"
     with (
         dask.config.set(quiet),
-        LocalCluster(  # type: ignore[no-untyped-call]
+        LocalCluster(  # type: ignore[no-untyped-call]  # distributed ships no types
             processes=False,
             protocol="inproc",
             n_workers=1,
@@ -124,7 +124,7 @@ def local_engine(name: str, work: Work, slots: int, devices: Sequence[str] = ("n
             memory_limit=0,
             silence_logs=50,
         ) as cluster,
-        Client(cluster) as client,  # type: ignore[no-untyped-call]
+        Client(cluster) as client,  # type: ignore[no-untyped-call]  # likewise
     ):
         offer(name, work)
         try:

@@ -166,7 +166,6 @@ class DebianSource:
             identity.digest,
             chosen.release,
             lambda: self.archive.download(self.spec.suite, wanted),
-            self.spec.suite,
         )
 
     def _candidate(self) -> Candidate:

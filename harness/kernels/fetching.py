@@ -144,12 +144,12 @@ def read_url(url: str, *, limit: int = METADATA_LIMIT) -> bytes:
 def _stream(url: str, take: Callable[[bytes], object], limit: int) -> None:
     # A name may hold what a URL reserves; what stands for a folder or is quoted already stays.
     # checked_url allows http, https and file; a directory of this host is a source on purpose.
-    request = urllib.request.Request(  # noqa: S310
+    request = urllib.request.Request(  # noqa: S310  the scheme is one of those
         urllib.parse.quote(url, safe=":/?&=%@+~,;!$*()"), headers={"User-Agent": "kdmatrix"}
     )
     total = 0
     try:
-        with urllib.request.urlopen(request, timeout=_SOCKET_TIMEOUT) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_SOCKET_TIMEOUT) as answer:  # noqa: S310  as above
             while chunk := answer.read(_CHUNK):
                 total += len(chunk)
                 if total > limit:

@@ -84,7 +84,7 @@ def files_in(root: Path, release: str) -> KernelFiles:
     return KernelFiles(release, found[0], found[1], modules, root)
 
 
-def headers_in(root: Path, release: str, suite: str = "") -> Headers:
+def headers_in(root: Path, release: str) -> Headers:
     """Find what modules are built against in a tree of unpacked header packages.
 
     Raises:
@@ -96,7 +96,7 @@ def headers_in(root: Path, release: str, suite: str = "") -> Headers:
     config = inside(root, build / ".config")
     if not config.is_file():
         raise InfraError(f"the header packages of {release} hold no configuration ({build.name}/.config)")
-    return Headers(release, root, config, suite)
+    return Headers(release, root, config)
 
 
 def inside(root: Path, path: Path) -> Path:

@@ -88,7 +88,7 @@ def _primary_of(repomd: bytes, where: str) -> tuple[str, str]:
     if b"<!DOCTYPE" in repomd:
         raise InfraError(f"{where}/repodata/repomd.xml: refusing XML with a document type")
     try:
-        root = ElementTree.fromstring(repomd)  # noqa: S314  # a document type is refused above
+        root = ElementTree.fromstring(repomd)  # noqa: S314  a document type is refused above
     except ElementTree.ParseError as error:
         raise InfraError(f"{where}/repodata/repomd.xml: damaged: {error}") from None
     for data in root.iter(f"{_REPO}data"):
@@ -106,7 +106,7 @@ def _primary_of(repomd: bytes, where: str) -> tuple[str, str]:
 
 def _decompressed(name: str, file: IO[bytes]) -> IO[bytes]:
     if name.endswith(".gz"):
-        return gzip.open(file)  # type: ignore[return-value]
+        return gzip.open(file)  # type: ignore[return-value]  # GzipFile reads like IO[bytes], only typeshed does not say so
     if name.endswith(".zst"):
         return zstandard.ZstdDecompressor().stream_reader(file)
     if name.endswith(".xz"):
@@ -137,7 +137,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _packages(stream: _Bounded, prefix: str) -> Iterator[RpmPackage]:
-    parser = ElementTree.iterparse(stream, events=("start", "end"))  # noqa: S314  # refused by _Bounded
+    parser = ElementTree.iterparse(stream, events=("start", "end"))  # noqa: S314  refused by _Bounded
     _, root = next(parser)
     for event, element in parser:
         if event == "end" and element.tag == f"{_MAIN}package":

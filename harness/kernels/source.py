@@ -45,8 +45,6 @@ class Headers:
     Whoever builds makes those directories visible at the same paths."""
     config: Path
     """The kernel's configuration; it names the compiler (``CONFIG_CC_VERSION_TEXT``)."""
-    suite: str = ""
-    """Debian or Ubuntu suite where the kernel's own compiler can be had, if the guest lacks it."""
 
 
 class KernelSource(Protocol):

@@ -57,7 +57,7 @@ def place_kernel(into: Path, digest: str, release: str, fetch: Fetch) -> KernelF
     return files_in(placed_once(into.absolute() / digest, build), release)
 
 
-def place_headers(into: Path, digest: str, release: str, fetch: Fetch, suite: str = "") -> Headers:
+def place_headers(into: Path, digest: str, release: str, fetch: Fetch) -> Headers:
     """Lay headers out in ``into/digest`` from the packages that ``fetch`` brings; a second call fetches nothing."""
 
     def build(root: Path) -> None:
@@ -67,7 +67,7 @@ def place_headers(into: Path, digest: str, release: str, fetch: Fetch, suite: st
         _link_build(root, release)
         headers_in(root, release)
 
-    return headers_in(placed_once(into.absolute() / digest, build), release, suite)
+    return headers_in(placed_once(into.absolute() / digest, build), release)
 
 
 def _link_build(root: Path, release: str) -> None:

@@ -32,7 +32,7 @@ def read_file(path: Path, model: type[FileT]) -> FileT:
         text = path.read_text(encoding="utf-8")
         # BaseLoader makes nothing but text, so that a version such as 7.10 stays what is written.
         node = yaml.compose(text, Loader=yaml.CBaseLoader)
-        data: Any = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506
+        data: Any = yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506  makes nothing but text
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

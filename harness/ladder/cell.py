@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from harness.drivers.build import Built, Drivers, NotBuilt
@@ -266,7 +267,7 @@ class _Ladder:
             self._rung(Stage.LOAD, lambda: self._load(guest, stack, packages, limit))
         for stage in (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT):
             if self._alive and self._wanted(stage):
-                self._rung(stage, lambda stage=stage: self._compute(guest, stack, tests, stage, limit))  # type: ignore[misc]
+                self._rung(stage, partial(self._compute, guest, stack, tests, stage, limit))
         if self._alive and self._wanted(Stage.UNLOAD):
             self._rung(Stage.UNLOAD, lambda: self._unload(guest))
 

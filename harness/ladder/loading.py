@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from harness.images.recipe import Module, StackRecipe
 from harness.ladder.binding import misbound
@@ -84,10 +85,7 @@ class Modules:
         results, lost = in_turn(Stage.LOAD, [("look at the modules", self._look)])
         if lost or results[0].outcome is not Outcome.PASS:
             return results, lost
-        turns: list[Turn] = [
-            (f"load {module.name}", lambda module=module: self._load(module))  # type: ignore[misc]
-            for module in self.stack.modules
-        ]
+        turns: list[Turn] = [(f"load {module.name}", partial(self._load, module)) for module in self.stack.modules]
         results, lost = in_turn(Stage.LOAD, turns)
         if not lost and self.device != "none" and not any(result.outcome in DECIDING for result in results):
             more, lost = in_turn(Stage.LOAD, [("bound driver", self._bound)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from harness.images.recipe import StackRecipe, Step
 from harness.ladder.loading import Modules
@@ -86,7 +87,7 @@ def run_steps(
     for step in steps:
         name = " ".join(step.run)[:80]
         allowed = min(step.timeout * scale, limit)
-        turn: Turn = (name, lambda step=step, name=name, allowed=allowed: _step(guest, step, stage, name, allowed))  # type: ignore[misc]
+        turn: Turn = (name, partial(_step, guest, step, stage, name, allowed))
         found, lost = in_turn(stage, [turn])
         results += found
         if lost or found[-1].outcome is not Outcome.PASS:

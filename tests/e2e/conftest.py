@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from drivers.conftest import drivers as drivers
 
 from harness.content import content_dir
 from harness.errors import InfraError, UserError

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers.conftest import drivers  # noqa: F401  a fixture
 from drivers.hello import write_content
 
 from harness.drivers.build import Drivers
@@ -33,7 +32,7 @@ exit 1
 
 @pytest.fixture(scope="module")
 def built(
-    drivers: Drivers,  # noqa: F811
+    drivers: Drivers,
     shared_cache: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Installation, int, str]]:

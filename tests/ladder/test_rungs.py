@@ -66,6 +66,11 @@ def test_a_stack_without_an_api_and_a_rung_without_tests_are_skipped() -> None:
     assert (rung.outcome, rung.reason) == (SKIP, "no test of the matrix stands on the throughput rung")
 
 
+def test_a_stack_that_says_why_it_cannot_compute_is_skipped_for_that_reason() -> None:
+    rung = compute(a_guest(FakeShell()), stack(no_compute="Nova ends when the system processor is up"))
+    assert (rung.outcome, rung.reason) == (SKIP, "Nova ends when the system processor is up")
+
+
 GTRUN = "/opt/gpu_tests/bin/gtrun"
 SILENT = said("nothing that is a record\n", 1)
 
