@@ -114,6 +114,7 @@ def test_headers_are_laid_out_apart_from_the_kernel(archive: Archive, tmp_path: 
     wanted = source(archive, release="7.2.12+deb13-amd64")
     headers = wanted.headers(tmp_path / "headers")
     assert headers.root == tmp_path / "headers" / wanted.resolve().digest
+    assert headers.release == "7.2.12+deb13-amd64"
     assert headers.config.read_text() == "CONFIG_EROFS_FS=m\n"
     assert (headers.root / "usr/lib/modules/7.2.12+deb13-amd64/build/.config").is_file()
     assert (headers.root / "usr/lib/linux-kbuild-7.2.12+deb13-amd64/scripts/kallsyms").is_file()
