@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness.matrix import origins, schema
+from harness.matrix import origins, requests, schema
 from harness.matrix.frame import Problem, closest, did_you_mean, quoted
 from harness.matrix.yamlpos import Items, Node, Path, Scalar, Table, dotted, locate
 
@@ -21,6 +21,7 @@ _MODELS: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("kernels", "*", "ubuntu"): origins.UbuntuEntry,
     ("kernels", "*", "source"): origins.SourceEntry,
     ("kernels", "*", "source", "git"): origins.GitEntry,
+    ("devices", "*"): requests.DeviceEntry,
     ("timeouts",): schema.TimeoutsEntry,
     ("limits",): schema.LimitsEntry,
     ("exclude", "*"): schema.ExcludeEntry,
@@ -76,7 +77,7 @@ def _message(kind: str, detail: Any, node: Node) -> tuple[str, str]:
         # Readers put the correction behind a semicolon.
         message, _, hint = str(detail["ctx"]["error"]).partition("; ")
         return message, hint
-    if kind == "enum":
+    if kind in ("enum", "literal_error"):
         choices = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
         hint = did_you_mean(node.value, choices) if isinstance(node, Scalar) else ""
         return f"{written} is not one of {', '.join(choices)}", "" if hint.startswith("known") else hint

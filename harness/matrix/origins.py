@@ -76,7 +76,7 @@ Suite = Annotated[
 Path = Annotated[str, text(4096)]
 
 
-class _ShortEntry(Entry):
+class ShortEntry(Entry):
     """A mapping for which its most telling value alone may stand."""
 
     short: ClassVar[str]
@@ -90,10 +90,12 @@ class _ShortEntry(Entry):
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Allow the short form too."""
         schema = handler.resolve_ref_schema(handler(core))
-        return {"anyOf": [{"type": "string"}, schema], "description": schema.get("description", "")}
+        options = schema["properties"][cls.short].get("anyOf", [schema["properties"][cls.short]])
+        alone = {key: value for key, value in options[0].items() if key in ("type", "pattern")}
+        return {"anyOf": [alone, schema], "description": schema.get("description", "")}
 
 
-class DebianEntry(_ShortEntry):
+class DebianEntry(ShortEntry):
     """A kernel from a Debian archive; `debian: trixie` is short for `debian: {suite: trixie}`."""
 
     short: ClassVar[str] = "suite"
@@ -108,7 +110,7 @@ class DebianEntry(_ShortEntry):
     flavour: Flavour = Field(default="amd64", description="Debian's kernel flavour: amd64, cloud-amd64, rt-amd64")
 
 
-class RpmEntry(_ShortEntry):
+class RpmEntry(ShortEntry):
     """A kernel from an RPM repository; `rpm: fedora-44` is short for `rpm: {repository: fedora-44}`."""
 
     short: ClassVar[str] = "repository"
@@ -126,7 +128,7 @@ class RpmEntry(_ShortEntry):
     ] = Field(default="latest", description="Exactly what `uname -r` prints, or `latest` for the newest one there is")
 
 
-class UbuntuEntry(_ShortEntry):
+class UbuntuEntry(ShortEntry):
     """A kernel from Ubuntu; `ubuntu: noble-updates` is short for `ubuntu: {suite: noble-updates}`."""
 
     short: ClassVar[str] = "suite"

@@ -109,10 +109,14 @@ class _Checker:
         for key in _LISTS:
             if key == "kernels" and not path:
                 continue  # entries, not names
-            texts = list(_texts(table.get(key), (*path, key)))
+            entries = _names if key == "devices" else _texts
+            texts = list(entries(table.get(key), (*path, key)))
             self._duplicates(texts)
             if key == "kernels":
                 self._must_be(texts, "kernel", kernels)
+            elif key == "devices" and path:
+                for node, where in texts:
+                    self._device(node, where)
             elif (names := self.known.of(key[:-1])) is not None:
                 self._must_be(texts, key[:-1], [*names, ALL] if key == "tests" and len(texts) == 1 else names)
 
@@ -141,11 +145,15 @@ class _Checker:
                 self._note(rule, path, message, "set tests, boots or timeouts, or remove the rule")
 
     def _device(self, node: Scalar, path: Path) -> None:
+        """A device that a rule or a preset names: a request of the file, an address, or none."""
+        requests = self._axis("device")
+        if node.value in requests:
+            return
         try:
             units.device(node.value)
         except ValueError as error:
             message, _, hint = str(error).partition("; ")
-            self._note(node, path, message, hint)
+            self._note(node, path, message, did_you_mean(node.value, requests) if ":" not in node.value else hint)
 
     def _universe(self, axis: str) -> set[str]:
         """Return every entry of an axis that the file can bring about, presets and includes counted."""
@@ -164,7 +172,7 @@ class _Checker:
         node = self.root.get(axis + "s")
         if node is None and axis == "device":
             return {"none"}
-        return {text.value for text, _ in _texts(node, ())}
+        return {text.value for text, _ in (_names(node, ()) if axis == "device" else _texts(node, ()))}
 
     def _kernel_names(self) -> list[str]:
         names = (kernel.get("name") for _, kernel in self._entries("kernels"))
@@ -201,6 +209,14 @@ def _fits(pattern: str, name: str) -> bool:
     """Whether a name is the one that a pattern with ``{release}`` or ``{series}`` describes."""
     regex = re.escape(pattern).replace(r"\{release\}", "[0-9]{1,3}").replace(r"\{series\}", r"[0-9]+\.[0-9]+")
     return re.fullmatch(regex, name) is not None
+
+
+def _names(node: Node | None, path: Path) -> Iterator[tuple[Scalar, Path]]:
+    """Yield what the entries of the devices axis are called: themselves, their name, or their address."""
+    for index, item in enumerate(node.items if isinstance(node, Items) else ()):
+        inner = item.get("name") or item.get("address") if isinstance(item, Table) else item
+        if isinstance(inner, Scalar) and not inner.is_null:
+            yield inner, (*path, index)
 
 
 def _texts(node: Node | None, path: Path) -> Iterator[tuple[Scalar, Path]]:

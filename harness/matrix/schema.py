@@ -36,6 +36,7 @@ from harness.matrix.origins import (
     not_empty,
     text,
 )
+from harness.matrix.requests import DeviceEntry, DeviceNames, Devices
 from harness.model.cell import Series
 
 VERSION = 1
@@ -90,12 +91,6 @@ Name = Annotated[
     str, AfterValidator(units.name), WithJsonSchema({"type": ["string", "number"], "pattern": f"^{units.NAME}$"})
 ]
 Names = Annotated[list[Name], AfterValidator(not_empty), Field(json_schema_extra={"minItems": 1, "uniqueItems": True})]
-Device = Annotated[
-    str, AfterValidator(units.device), WithJsonSchema({"type": "string", "pattern": f"^(none|{units.PCI_ADDRESS})$"})
-]
-Devices = Annotated[
-    list[Device], AfterValidator(not_empty), Field(json_schema_extra={"minItems": 1, "uniqueItems": True})
-]
 Tests = Annotated[
     list[Name],
     BeforeValidator(as_list),
@@ -222,7 +217,7 @@ class PresetEntry(Entry):
     kernels: Names | None = Field(default=None, description="Names of kernel entries of this file")
     guests: Names | None = Field(default=None, description="Guests, instead of the file's")
     stacks: Names | None = Field(default=None, description="Driver stacks, instead of the file's")
-    devices: Devices | None = Field(default=None, description="Devices, instead of the file's")
+    devices: DeviceNames | None = Field(default=None, description="Devices, instead of the file's")
     tests: Tests | None = Field(default=None, description="Compute tests, instead of the file's")
     boots: Boots | None = Field(default=None, description="Attempts per cell, instead of the file's")
     timeouts: TimeoutsEntry | None = Field(default=None, description="Timeouts, only those that differ")
@@ -238,8 +233,10 @@ class MatrixFile(Entry):
     guests: Names = Field(description="The guests axis: names of folders in guests/")
     stacks: Names = Field(description="The driver stacks axis: names of stacks that the guests define")
     devices: Devices = Field(
-        default=["none"],
-        description="The devices axis: PCI addresses (0000:01:00.0) of GPUs to pass through, or none (the default)",
+        default=[DeviceEntry(address="none")],
+        description="The devices axis: GPUs to pass through, by PCI address (0000:01:00.0) or by what is wanted of "
+        "them, or none (the default)",
+        json_schema_extra={"default": ["none"]},
     )
     tests: Tests = Field(
         default=[ALL], description="Names of compute tests (folders in gpu_tests/tests/); all by default"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.model.device import DeviceRequest
+
 
 class Series(StrEnum):
     """The kernel.org release category that a kernel of the matrix stands for."""
@@ -157,6 +159,8 @@ class Cell:
     tests: tuple[str, ...] = ()
     boots: int = 1
     timeouts: Timeouts = field(default_factory=Timeouts)
+    request: DeviceRequest | None = None
+    """What is passed through; None where nothing is."""
 
     @property
     def id(self) -> str:

@@ -53,7 +53,8 @@ def _combinations(matrix: Matrix, kernel: KernelSpec, includes: Sequence[Include
     for include in includes:
         names.update(dict.fromkeys(_added(matrix, include, kernel)))
     for guest, stack, device in names:
-        yield Cell(guest, kernel, stack, device, matrix.tests, matrix.boots, matrix.timeouts)
+        request = matrix.request(device)
+        yield Cell(guest, kernel, stack, device, matrix.tests, matrix.boots, matrix.timeouts, request)
 
 
 def _added(matrix: Matrix, include: Include, kernel: KernelSpec) -> Iterator[tuple[str, str, str]]:

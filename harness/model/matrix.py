@@ -8,6 +8,7 @@ from fnmatch import translate
 from functools import lru_cache
 
 from harness.model.cell import KernelSpec, Timeouts
+from harness.model.device import DeviceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,8 @@ class Matrix:
     guests: tuple[str, ...]
     stacks: tuple[str, ...]
     devices: tuple[str, ...] = ("none",)
+    requests: tuple[DeviceRequest, ...] = ()
+    """What stands behind the names of ``devices``; ``none`` has none, and any other name is an address."""
     tests: tuple[str, ...] = ()
     """Names of the compute tests, spelled out also where the file says nothing or ``all``."""
     boots: int = 1
@@ -129,6 +132,12 @@ class Matrix:
     source_text: str = ""
     sha256: str = ""
     """Lower-case hex digest of the file's bytes."""
+
+    def request(self, device: str) -> DeviceRequest | None:
+        """What a name of the devices axis asks for; None where no device is wanted."""
+        if device == "none":
+            return None
+        return next((one for one in self.requests if one.name == device), DeviceRequest(device, address=device))
 
 
 def override(timeouts: Timeouts, changes: tuple[tuple[str, float], ...]) -> Timeouts:

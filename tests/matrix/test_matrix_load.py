@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.errors import UserError
 from harness.matrix import Known, MatrixError, Problem, load_matrix
 from harness.model.cell import DebianKernel, Series, Timeouts, TreeKernel
+from harness.model.device import DeviceRequest
 from harness.model.expand import expand
 from harness.model.matrix import Matrix
 
@@ -111,6 +112,41 @@ presets:
     assert [kernel.name for kernel in matrix.kernels] == ["6.10", "1e3", "no", "0x10", "2026-01-02"]
     assert matrix.devices == ("0000:01:00.0", "0000:21:00.1")
     assert load(tmp_path, text, "2.0").kernels[0].source == DebianKernel("trixie", "6.10")
+
+
+DEVICES = """\
+devices:
+  - none
+  - 0000:01:00.0
+  - {name: h100, vendor: nvidia, model: H100, memory: 64GiB}
+  - {name: pair, id: "1002:744c", count: 2}
+  - {name: vf, vendor: intel, virtual: true}
+  - {name: vgpu, mdev: nvidia-63, architecture: AD102}
+  - {name: front, address: 0000:21:00.0}
+include:
+  - {device: 0000:81:00.0, kernel: lts}
+presets:
+  big: {devices: [pair, 0000:05:00.0]}
+"""
+
+
+def test_devices_are_asked_for_by_address_or_by_what_they_are(tmp_path: Path) -> None:
+    matrix = load(tmp_path, HEAD + DEVICES)
+    assert matrix.devices == ("none", "0000:01:00.0", "h100", "pair", "vf", "vgpu", "front")
+    assert matrix.requests == (
+        DeviceRequest("0000:01:00.0", address="0000:01:00.0"),
+        DeviceRequest("h100", vendor=0x10DE, model="H100", memory=64 << 30),
+        DeviceRequest("pair", vendor=0x1002, device=0x744C, count=2),
+        DeviceRequest("vf", vendor=0x8086, virtual=True),
+        DeviceRequest("vgpu", architecture="AD102", mdev="nvidia-63"),
+        DeviceRequest("front", address="0000:21:00.0"),
+    )
+    asked = {cell.device: cell.request for cell in expand(matrix).cells}
+    assert asked["none"] is None
+    assert asked["pair"] == matrix.requests[2]
+    # An include may bring an address that is not on the axis.
+    assert asked["0000:81:00.0"] == DeviceRequest("0000:81:00.0", address="0000:81:00.0")
+    assert load(tmp_path, HEAD + DEVICES, "big").devices == ("pair", "0000:05:00.0")
 
 
 def test_a_quoted_null_is_a_text(tmp_path: Path) -> None:
