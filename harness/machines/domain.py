@@ -15,6 +15,8 @@ from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from harness.machines.passthrough import Passthrough
+
 Accelerator = Literal["kvm", "qemu"]
 """``qemu`` is libvirt's word for plain emulation (TCG)."""
 
@@ -50,7 +52,10 @@ class Domain:
     """Bytes."""
     vcpus: int = 1
     loader: Path | None = None
-    """UEFI firmware with Secure Boot that starts from the first disk; without it QEMU starts the kernel itself."""
+    """UEFI firmware; without it a BIOS starts the kernel."""
+    secure: bool = False
+    """Whether the firmware has Secure Boot on and starts from the first disk; otherwise the kernel is handed to it."""
+    passthrough: Passthrough = field(default_factory=Passthrough)
     variables: Path | None = None
     """The firmware's variables, writable, of this boot alone."""
     privileged: bool = True
@@ -71,7 +76,9 @@ class Domain:
         be reached from inside. passt, libvirt's other way without privileges, has no such switch.
         """
         forward = f"hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"
+        window = self.passthrough.window
         return (
+            *(("-fw_cfg", f"name=opt/ovmf/X-PciMmio64Mb,string={window}") if window and self.loader else ()),
             "-netdev",
             f"user,id=kdmatrix0,ipv6=off,restrict=on,{forward}",
             "-device",

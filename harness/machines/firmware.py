@@ -127,8 +127,17 @@ def prepare(firmware: Firmware, parts: UkiParts, keys: SecureBoot, work: Path) -
     return SecureStart(firmware.code, variables, partition)
 
 
-def _described(root: Path) -> tuple[Path, Path]:
-    """Program and empty variables of a firmware that has Secure Boot under SMM and no keys of others."""
+def plain_firmware(root: Path = Path("/")) -> tuple[Path, Path]:
+    """Program and empty variables of a firmware without Secure Boot, for devices with large windows.
+
+    Raises:
+        InfraError: none is installed.
+    """
+    return _described(root, secure=False)
+
+
+def _described(root: Path, *, secure: bool = True) -> tuple[Path, Path]:
+    """Program and empty variables of a firmware that has Secure Boot under SMM and no keys of others, or neither."""
     found: dict[str, Path] = {}
     for folder in _DESCRIPTORS:
         for path in (root / folder).glob("*.json"):
@@ -136,15 +145,16 @@ def _described(root: Path) -> tuple[Path, Path]:
     for name in sorted(found):
         try:
             described = json.loads(found[name].read_text())
-            files = _files(described)
+            files = _files(described, secure=secure)
         except (OSError, ValueError, KeyError, TypeError):
             continue  # somebody else's file, which says nothing to us
         if files is not None and all((root / file.relative_to("/")).is_file() for file in files):
             return root / files[0].relative_to("/"), root / files[1].relative_to("/")
-    raise InfraError("no UEFI firmware with Secure Boot is installed on this host (Debian: ovmf; Fedora: edk2-ovmf)")
+    what = "with" if secure else "without"
+    raise InfraError(f"no UEFI firmware {what} Secure Boot is installed on this host (Debian: ovmf; Fedora: edk2-ovmf)")
 
 
-def _files(described: dict[str, Any]) -> tuple[Path, Path] | None:
+def _files(described: dict[str, Any], *, secure: bool) -> tuple[Path, Path] | None:
     features = set(described["features"])
     machines = [
         machine
@@ -152,7 +162,8 @@ def _files(described: dict[str, Any]) -> tuple[Path, Path] | None:
         if target["architecture"] == "x86_64"
         for machine in target["machines"]
     ]
-    if not {"secure-boot", "requires-smm"} <= features or "enrolled-keys" in features:
+    wanted = {"secure-boot", "requires-smm"} if secure else set()
+    if features & {"secure-boot", "requires-smm", "enrolled-keys"} != wanted:
         return None
     if not any(machine.startswith("pc-q35") for machine in machines):
         return None

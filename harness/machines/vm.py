@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from harness.journal import Journal
 from harness.machines.console import Console, Trouble
 from harness.machines.daemon import import_libvirt
 from harness.machines.domain import Accelerator, Domain, disks_for, firmware_disk, kernel_cmdline
-from harness.machines.firmware import SecureBoot, SecureStart, find_firmware, prepare
+from harness.machines.firmware import SecureBoot, SecureStart, find_firmware, plain_firmware, prepare
 from harness.machines.hypervisor import Ending, Hypervisor, emulator
+from harness.machines.passthrough import Passthrough
 from harness.machines.ssh import KeyPair, SshShell
 from harness.machines.watch import Stall, StallDetector, parse_registers
 from harness.model.image import Image
@@ -64,7 +65,8 @@ class BootRequest:
     work: Path
     """Directory for the files of this boot; removed with the VM."""
     secure_boot: SecureBoot | None = None
-    """Start through UEFI with Secure Boot on; None has QEMU start the kernel itself."""
+    """Start through UEFI with Secure Boot on; None has the kernel handed to QEMU."""
+    passthrough: Passthrough = field(default_factory=Passthrough)
 
 
 class VirtualMachine:
@@ -147,7 +149,7 @@ class VirtualMachine:
     @property
     def _in_uefi(self) -> bool:
         """Firmware hashes and unpacks a kernel silently, with interrupts off: that it does so says nothing."""
-        return self._request.secure_boot is not None and self.console.phase == "firmware"
+        return self.domain.loader is not None and self.console.phase == "firmware"
 
     def reconnect(self, timeout: float) -> SshShell | None:
         """Try to reach a guest again whose connection broke; None when it cannot be reached."""
@@ -245,9 +247,10 @@ def boot(
         work.chmod(0o711)  # QEMU of a system daemon runs as another user and has to reach the initramfs in it
         initramfs = _initramfs(request, host_key, client_key, work)
         secure = _secure_start(request, initramfs, work)
+        uefi = _uefi(work) if secure is None and request.passthrough.uefi else None
         last: Exception | None = None
         for _ in range(_PORT_TRIES):
-            domain = _domain(hypervisor, request, initramfs, secure)
+            domain = _domain(hypervisor, request, initramfs, secure, uefi)
             with contextlib.ExitStack() as one:
                 entry = one.enter_context(journal.entry("domain", domain.uuid, uri=hypervisor.uri, name=domain.name))
                 ending = hypervisor.expect_end(domain.uuid)
@@ -336,12 +339,29 @@ def _secure_start(request: BootRequest, initramfs: Path, work: Path) -> SecureSt
     return prepare(firmware, parts, request.secure_boot, work)
 
 
-def _domain(hypervisor: Hypervisor, request: BootRequest, initramfs: Path, secure: SecureStart | None) -> Domain:
+def _uefi(work: Path) -> tuple[Path, Path]:
+    """Firmware for large windows, and a copy of its variables for this boot."""
+    code, empty = plain_firmware()
+    variables = work / "variables.fd"
+    shutil.copyfile(empty, variables)
+    return code, variables
+
+
+def _domain(
+    hypervisor: Hypervisor,
+    request: BootRequest,
+    initramfs: Path,
+    secure: SecureStart | None,
+    uefi: tuple[Path, Path] | None,
+) -> Domain:
     kernel = request.image.kernel
     disks = disks_for(tuple((layer.serial, layer.path) for layer in request.image.layers))
     if secure is not None:
         disks = (*disks, firmware_disk(secure.partition, disks))
-    direct = kernel.vmlinux if request.accelerator == "qemu" and kernel.vmlinux else kernel.vmlinuz
+    # UEFI starts an image for UEFI, which the ELF file is not.
+    direct = kernel.vmlinux if request.accelerator == "qemu" and kernel.vmlinux and uefi is None else kernel.vmlinuz
+    if secure is not None:
+        uefi = secure.code, secure.variables
     port = free_port()
     return Domain(
         name=f"kdmatrix-{port}-{time.time_ns() % 10**9:09d}",
@@ -356,8 +376,10 @@ def _domain(hypervisor: Hypervisor, request: BootRequest, initramfs: Path, secur
         ssh_port=port,
         memory=request.memory,
         vcpus=request.vcpus,
-        loader=secure.code if secure else None,
-        variables=secure.variables if secure else None,
+        loader=uefi[0] if uefi else None,
+        variables=uefi[1] if uefi else None,
+        secure=secure is not None,
+        passthrough=request.passthrough,
         privileged=not hypervisor.uri.endswith("/session"),
     )
 

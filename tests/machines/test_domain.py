@@ -41,6 +41,7 @@ def secure(accelerator: Accelerator = "qemu", privileged: bool = True) -> Domain
     layers = disks_for((("root", Path("/cache/r.erofs")),))
     disks = (*layers, firmware_disk(Path("/runs/work/esp.img"), layers))
     firmware = {"loader": Path("/usr/share/OVMF/CODE.secboot.fd"), "variables": Path("/runs/work/variables.fd")}
+    firmware |= {"secure": True}
     return domain(accelerator, privileged, disks=disks, **firmware)
 
 
