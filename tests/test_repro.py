@@ -22,8 +22,11 @@ from harness.images.recipe import Module, Recipes, StackRecipe, Step
 from harness.lab import Lab
 from harness.machines.daemon import choose_uri
 from harness.machines.domain import Accelerator, Domain, disks_for, kernel_cmdline
+from harness.machines.firmware import plain_firmware
 from harness.machines.hypervisor import Hypervisor
+from harness.machines.passthrough import passthrough_of
 from harness.model.cell import Cell, DebianKernel, KernelSpec, Series
+from harness.model.device import Bar, PassthroughUnit, PciFunction
 from harness.model.outcome import Outcome
 from harness.model.records import Attempt, StageResult
 from harness.model.stage import Stage
@@ -126,6 +129,55 @@ def test_a_recorded_domain_reads_back_as_it_was(tmp_path: Path) -> None:
     domain = make_domain(tmp_path)
     read = recorded_domain(domain.xml().encode(), domain.initramfs)
     assert replace(read, name=domain.name) == domain
+
+
+CARD = PciFunction("0000:01:00.0", 0x10DE, 0x2684, 0x030000, bars=(Bar(0, 16 << 20), Bar(1, 64 << 30, wide=True)))
+AUDIO = PciFunction("0000:01:00.1", 0x10DE, 0x22BA, 0x040300)
+H100 = PciFunction("0000:81:00.0", 0x10DE, 0x2330, 0x030200, bars=(Bar(1, 128 << 30, wide=True),))
+MEDIATED = "8a2f3a5e-7d1c-4b0e-9a57-000000000001"
+LENT = passthrough_of([PassthroughUnit((CARD, AUDIO)), PassthroughUnit((H100,))], [MEDIATED])
+
+
+def test_a_recorded_domain_with_lent_devices_reads_back_as_it_was(tmp_path: Path) -> None:
+    try:
+        code, variables = plain_firmware()
+    except InfraError as error:
+        pytest.skip(str(error))
+    domain = replace(make_domain(tmp_path), passthrough=LENT, loader=code, variables=variables)
+    assert replace(recorded_domain(domain.xml().encode(), domain.initramfs), name=domain.name) == domain
+
+
+def test_qemu_is_given_lent_devices_at_their_places_and_firmware_that_forgets(tmp_path: Path) -> None:
+    firmware = {"loader": Path("/fw/code.fd"), "variables": Path("/fw/vars.fd")}
+    argv = qemu_argv(replace(make_domain(tmp_path, "kvm"), passthrough=LENT, **firmware))  # type: ignore[arg-type]
+    found = [json.loads(text) for text in options(argv)["-device"] if "vfio-pci" in text or "root-port" in text]
+    ports = [(one["id"], one["addr"], one.get("multifunction", False)) for one in found if "chassis" in one]
+    assert ports == [("pci.1", "0x10", True), ("pci.2", "0x10.0x1", False), ("pci.3", "0x10.0x2", False)]
+    lent = [(one["host"], one["bus"], one["addr"], one.get("rombar")) for one in found if "host" in one]
+    assert lent == [
+        ("0000:01:00.0", "pci.1", "0x0", None),
+        ("0000:01:00.1", "pci.1", "0x0.0x1", None),
+        ("0000:81:00.0", "pci.2", "0x0", 0),
+    ]
+    assert found[-1]["sysfsdev"] == f"/sys/bus/mdev/devices/{MEDIATED}"
+    assert options(argv)["-cpu"] == ["host,migratable=off,host-phys-bits=on"]
+    assert "snapshot=on" in options(argv)["-drive"][1]
+    assert options(argv)["-fw_cfg"] == ["name=opt/ovmf/X-PciMmio64Mb,string=524288"]
+
+
+def test_a_boot_through_secure_boot_is_no_script() -> None:
+    xml = b"<domain><os><loader secure='yes'>/c</loader></os></domain>"
+    with pytest.raises(UserError, match="repeat it with kdmatrix run"):
+        recorded_domain(xml)
+
+
+def test_a_device_that_another_driver_holds_is_told_before_anything_starts(tmp_path: Path) -> None:
+    absent = PassthroughUnit((PciFunction("0fff:fe:1f.7", 0x10DE, 0x2684, 0x030000),))
+    domain = replace(make_domain(tmp_path, emulator=fake_qemu(tmp_path, "")), passthrough=passthrough_of([absent]))
+    done = run_script(write_script(tmp_path, script(CELL, Boot(domain, RELEASE), RECIPES, TESTS)))
+    assert done.returncode == 2
+    assert "0fff:fe:1f.7 is bound to none: look who uses it" in done.stderr
+    assert not (tmp_path / "qemu.pid").exists()
 
 
 @pytest.mark.parametrize("xml", [b"", b"<domain/>", b"<domain type='kvm'><memory>x</memory></domain>"])

@@ -21,6 +21,10 @@ Accelerator = Literal["kvm", "qemu"]
 """``qemu`` is libvirt's word for plain emulation (TCG)."""
 
 
+WINDOW = "name=opt/ovmf/X-PciMmio64Mb,string="
+"""How OVMF is told the MiB of addresses above 4 GiB to set aside."""
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
     """A read-only raw file seen by the guest as a virtio disk with this serial number."""
@@ -78,7 +82,7 @@ class Domain:
         forward = f"hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"
         window = self.passthrough.window
         return (
-            *(("-fw_cfg", f"name=opt/ovmf/X-PciMmio64Mb,string={window}") if window and self.loader else ()),
+            *(("-fw_cfg", f"{WINDOW}{window}") if window and self.loader else ()),
             "-netdev",
             f"user,id=kdmatrix0,ipv6=off,restrict=on,{forward}",
             "-device",

@@ -39,6 +39,11 @@ class HostFunction:
     multifunction: bool
     rom: bool
 
+    @property
+    def address(self) -> str:
+        """As sysfs and ``lspci -D`` write it."""
+        return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function}"
+
 
 @dataclass(frozen=True, slots=True)
 class Mediated:

@@ -38,6 +38,14 @@ check_host() {
     fi
 }
 
+check_devices() { # what is passed through must have been taken from its driver, and nobody else may hold it
+    for address in $lent; do
+        driver=$(readlink "/sys/bus/pci/devices/$address/driver") || driver=none
+        [ "${driver##*/}" = vfio-pci ] ||
+            die 2 "$address is bound to ${driver##*/}: look who uses it, bind it to vfio-pci, and start again"
+    done
+}
+
 make_seed() {
     mkdir "$work/seed"
     ssh-keygen -q -t ed25519 -N '' -C kdmatrix-guest -f "$work/seed/ssh_host_ed25519_key"
@@ -233,6 +241,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 check_host
 check_files
+check_devices
 work=$(mktemp -d "${TMPDIR:-/tmp}/kdmatrix-repro.XXXXXX") || die 2 "no temporary directory can be made"
 make_seed
 printf 'console: %s\n' "$console"

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.lab import Lab
-from harness.machines.domain import Disk, Domain
+from harness.machines.domain import WINDOW, Disk, Domain
+from harness.machines.firmware import plain_firmware
+from harness.machines.passthrough import HostFunction, Mediated, Passthrough
 from harness.model.cell import Cell
 from harness.model.records import Attempt
 from harness.repro.boot import Boot
 from harness.repro.writing import script
 from harness.store.run import StoredRun
+
+_QEMU = {"qemu": "http://libvirt.org/schemas/domain/qemu/1.0"}
 
 
 def script_for(lab: Lab, run: StoredRun, cell: Cell, attempt: Attempt) -> str:
@@ -57,6 +61,9 @@ def recorded_domain(xml: bytes, initramfs: Path | None = None) -> Domain:
     """
     try:
         root = ElementTree.fromstring(xml)  # noqa: S314  written by ourselves, its SHA-256 verified; expat is bounded
+        loader = root.find("os/loader")
+        if loader is not None and loader.get("secure") == "yes":
+            raise UserError("the attempt booted through Secure Boot with keys of this lab: repeat it with kdmatrix run")
         kernel = Path(_text(root, "os/kernel"))
         marks = root.find("metadata/{urn:kdmatrix:domain:1}cell")
         return Domain(
@@ -72,10 +79,32 @@ def recorded_domain(xml: bytes, initramfs: Path | None = None) -> Domain:
             ssh_port=22022,
             memory=int(_text(root, "memory")),
             vcpus=int(_text(root, "vcpu")),
+            loader=Path(loader.text) if loader is not None and loader.text else None,
+            variables=plain_firmware()[1] if loader is not None else None,
+            passthrough=_recorded_passthrough(root),
             uuid=_text(root, "uuid"),
         )
     except (ElementTree.ParseError, ValueError) as error:
         raise UserError(f"domain.xml of the attempt cannot be read: {error}") from error
+
+
+def _recorded_passthrough(root: ElementTree.Element) -> Passthrough:
+    functions: list[HostFunction] = []
+    mediated: list[Mediated] = []
+    for node in root.iterfind("devices/hostdev"):
+        port = int(_attribute(node, "address", "bus"), 0)
+        if node.get("type") == "mdev":
+            mediated.append(Mediated(_attribute(node, "source/address", "uuid"), port))
+            continue
+        host = [int(_attribute(node, "source/address", key), 0) for key in ("domain", "bus", "slot", "function")]
+        place, rom = node.find("address"), node.find("rom")
+        several = place is not None and place.get("multifunction") == "on"
+        function = int(_attribute(node, "address", "function"), 0)
+        here = rom is None or rom.get("bar") != "off"
+        functions.append(HostFunction(host[0], host[1], host[2], host[3], port, function, several, here))
+    words = [word.get("value", "") for word in root.iterfind("qemu:commandline/qemu:arg", _QEMU)]
+    window = next((word.removeprefix(WINDOW) for word in words if word.startswith(WINDOW)), "0")
+    return Passthrough(tuple(functions), tuple(mediated), int(window), uefi=root.find("os/loader") is not None)
 
 
 def _text(node: ElementTree.Element, path: str) -> str:

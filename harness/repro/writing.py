@@ -67,7 +67,8 @@ def _one_line(text: str) -> str:
 
 def _settings(cell: Cell, boot: Boot, scale: float) -> str:
     domain = boot.domain
-    files = [domain.kernel, domain.initramfs, *(disk.path for disk in domain.disks)]
+    firmware = [path for path in (domain.loader, domain.variables) if path is not None]
+    files = [domain.kernel, domain.initramfs, *firmware, *(disk.path for disk in domain.disks)]
     checks = "".join(f"    check_file {_sha256(path)} {shlex.quote(str(path))}\n" for path in files)
     settings = {
         "name": cell.slug,
@@ -75,6 +76,7 @@ def _settings(cell: Cell, boot: Boot, scale: float) -> str:
         "qemu": domain.emulator,
         "accelerator": domain.accelerator,
         "initramfs": str(domain.initramfs),
+        "lent": " ".join(one.address for one in domain.passthrough.functions),
         "boot_seconds": f"{cell.timeouts.boot * scale:.0f}",
     }
     lines = "".join(f"{name}={_quoted(value)}\n" for name, value in settings.items())
