@@ -6,7 +6,7 @@ our own store, finished work is gathered at once, and no more cells are handed o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -90,12 +90,15 @@ class DaskEngine:
 
 
 @contextmanager
-def local_engine(name: str, work: Work, slots: int, devices: Sequence[str] = ("none",)) -> Iterator[DaskEngine]:
-    """An engine in this process: one worker with a thread per slot, and nothing that listens to the network."""
+def local_engine(name: str, work: Work, slots: int, devices: Mapping[str, int] | None = None) -> Iterator[DaskEngine]:
+    """An engine in this process: one worker with a thread per slot, and nothing that listens to the network.
+
+    ``devices`` says how many cells of each device may run at a time; those without a device have all slots.
+    """
     import dask
     from distributed import Client, LocalCluster
 
-    resources = {f"vm:{device}": (slots if device == "none" else 1) for device in devices}
+    resources = {"vm:none": slots} | {f"vm:{device}": most for device, most in (devices or {}).items()}
     quiet = {
         "distributed.scheduler.allowed-failures": 0,
         "distributed.admin.log-format": "%(message)s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -87,6 +88,25 @@ def test_no_process_is_started_and_what_listens_serves_this_host_only_and_nothin
                 connection.close()
         assert set(process.children(recursive=True)) <= children
     assert listening() <= before
+
+
+def test_cells_of_one_device_wait_for_each_other_and_hold_up_nobody_else() -> None:
+    alone, others = Gauge(), threading.Event()
+
+    def work(one: Cell, number: int) -> Attempt:
+        if one.device == "none":
+            others.set()
+            return attempt_of(one, number)
+        with alone:
+            assert others.wait(30), "a cell without a device was kept waiting by those with one"
+            time.sleep(0.05)
+            return attempt_of(one, number)
+
+    cells = [replace(cell(f"k{index}"), device="card") for index in range(3)] + [cell("free")]
+    with local_engine("run", work, 4, {"card": 1}) as engine:
+        for future in [engine.submit(one, index + 1) for index, one in enumerate(cells)]:
+            future.result(60)
+    assert alone.most == 1
 
 
 def test_two_runs_in_one_process_do_not_meet() -> None:
