@@ -33,7 +33,7 @@ _VENDORS = {
     "1022": "Advanced Micro Devices, Inc. [AMD]",
     "10de": "NVIDIA Corporation",
     "144d": "Samsung Electronics Co Ltd",
-    "14e4": "Broadcom Inc. and subsidiaries",
+    "10ec": "Realtek Semiconductor Co., Ltd.",
     "15b3": "Mellanox Technologies",
     "1a03": "ASPEED Technology, Inc.",
     "8086": "Intel Corporation",
@@ -267,6 +267,9 @@ class _Tree:
             self.numbers[name] = f"{259 if disk.startswith('nvme') else 8}:{len(self.numbers)}"
             self.classed("block", path, name, self.numbers[name])
             (path / "holders").mkdir()
+            self.write(path / "size", "1953525168\n")
+            if name != disk:
+                self.write(path / "partition", f"{len(self.numbers)}\n")
             self.disks[name] = path
 
     def storage(self) -> None:
