@@ -20,6 +20,7 @@ from harness.kernels.tree import TreeSource
 from harness.kernels.ubuntu import MainlineSource, open_ubuntu_archive, suite_source
 from harness.model.cell import (
     DebianKernel,
+    InstalledKernel,
     KernelSpec,
     KojiKernel,
     PackagesKernel,
@@ -87,6 +88,10 @@ def source_for(
             if builder is None:
                 raise InfraError(f"kernel {spec.name}: nothing here can build a kernel from source")
             return builder(origin)
+        case InstalledKernel():
+            raise KernelUnavailable(
+                f"kernel {spec.name} ({origin.pattern}) is installed on lab boxes; only they have it"
+            )
     if places is None:
         raise InfraError(f"kernel {spec.name}: there is no place for what is downloaded")
     downloads = Downloads(places.cache / "downloads")

@@ -13,7 +13,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 
@@ -64,10 +64,36 @@ class SshShell:
         Raises:
             InfraError: no SSH server answers there yet, or it is not the one whose key was handed in.
         """
+
+        def check(shown: paramiko.PKey) -> None:
+            if shown.asbytes() != host_key.paramiko().asbytes():
+                raise InfraError("the SSH server's host key is not the one made for this boot")
+
+        return cls.open(("127.0.0.1", port), "root", client_key.paramiko(), check, timeout=timeout)
+
+    @classmethod
+    def open(
+        cls,
+        address: tuple[str, int],
+        user: str,
+        client_key: paramiko.PKey,
+        check: Callable[[paramiko.PKey], None],
+        *,
+        timeout: float,
+        host_key_types: Sequence[str] = (),
+    ) -> SshShell:
+        """Connect to ``address`` as ``user``; no agent is asked, and none is forwarded.
+
+        ``check`` is shown the server's key before anything is said of us, and raises if it is not the right one.
+        ``host_key_types`` are the only kinds of key that the server may show, where some are named.
+
+        Raises:
+            InfraError: no SSH server answers there yet, or it does not let us in; or whatever ``check`` raises.
+        """
         transport: paramiko.Transport | None = None
         sock: socket.socket | None = None
         try:
-            sock = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+            sock = socket.create_connection(address, timeout=timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             # A forwarded port accepts before anybody listens in the guest; the banner is the first sign of a server.
@@ -77,19 +103,20 @@ class SshShell:
             transport.banner_timeout = timeout
             transport.handshake_timeout = timeout
             transport.auth_timeout = timeout
+            if host_key_types:
+                transport.get_security_options().key_types = host_key_types
             transport.start_client(timeout=timeout)
-            if transport.get_remote_server_key().asbytes() != host_key.paramiko().asbytes():
-                raise InfraError("the SSH server's host key is not the one made for this boot")
-            transport.auth_publickey("root", client_key.paramiko())
+            check(transport.get_remote_server_key())
+            transport.auth_publickey(user, client_key)
             transport.set_keepalive(15)
-        except (OSError, EOFError, paramiko.SSHException, InfraError) as error:
+        except BaseException as error:
             if transport is not None:
                 transport.close()
             if sock is not None:
                 sock.close()
-            if isinstance(error, InfraError):
-                raise
-            raise InfraError(f"no SSH connection: {error or type(error).__name__}") from error
+            if isinstance(error, OSError | EOFError | paramiko.SSHException):
+                raise InfraError(f"no SSH connection: {error or type(error).__name__}") from error
+            raise
         return cls(transport)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness.matrix import origins, requests, schema
+from harness.matrix import machines, origins, requests, schema
 from harness.matrix.frame import Problem, closest, did_you_mean, quoted
 from harness.matrix.yamlpos import Items, Node, Path, Scalar, Table, dotted, locate
 
@@ -21,6 +21,9 @@ _MODELS: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("kernels", "*", "ubuntu"): origins.UbuntuEntry,
     ("kernels", "*", "source"): origins.SourceEntry,
     ("kernels", "*", "source", "git"): origins.GitEntry,
+    ("kernels", "*", "installed"): origins.InstalledEntry,
+    ("machines", "*"): machines.MachineEntry,
+    ("machines", "*", "ssh"): machines.SshEntry,
     ("devices", "*"): requests.DeviceEntry,
     ("timeouts",): schema.TimeoutsEntry,
     ("limits",): schema.LimitsEntry,

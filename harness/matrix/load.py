@@ -19,6 +19,7 @@ from harness.matrix.references import Known, check
 from harness.matrix.yamlpos import Node, YamlProblem, locate, parse, plain
 from harness.model.cell import (
     DebianKernel,
+    InstalledKernel,
     KernelOrigin,
     KernelSpec,
     KojiKernel,
@@ -182,6 +183,7 @@ class _Build:
             stacks=tuple(file.stacks),
             devices=tuple(entry.key for entry in file.devices),
             requests=tuple(wanted for entry in file.devices if (wanted := entry.request()) is not None),
+            machines=tuple(entry.machine(name, self._absolute) for name, entry in file.machines.items()),
             tests=self._tests(file.tests) or (),
             boots=file.boots,
             timeouts=override(Timeouts(), _timeouts(file.timeouts)),
@@ -225,6 +227,8 @@ class _Build:
                 fragments=tuple(self._absolute(one) if "/" in one else one for one in built.fragments),
                 guest=built.guest,
             )
+        if (installed := entry.installed) is not None:
+            return InstalledKernel(installed.release, installed.entry or "")
         return TreeKernel(self._absolute(entry.tree or ""))
 
     def _absolute(self, text: str) -> str:

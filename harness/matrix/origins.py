@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema
 from harness.matrix import units
 from harness.matrix.frame import quoted
 
-SOURCES = ("debian", "tree", "rpm", "koji", "ubuntu", "packages", "source")
+SOURCES = ("debian", "tree", "rpm", "koji", "ubuntu", "packages", "source", "installed")
 """Keys of a kernel entry of which each has exactly one."""
 _VERSION = r"[0-9]+\.[0-9]+(\.[0-9]+)?"
 _NVR = r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9][A-Za-z0-9._+~^]*-[A-Za-z0-9][A-Za-z0-9._+~^]*(?<!\.rpm)(?<!\.x86_64)"
@@ -204,6 +204,24 @@ class SourceEntry(Entry):
         if self.version is not None and self.debian is None:
             raise ValueError("version goes with debian only; leave it out")
         return self
+
+
+class InstalledEntry(ShortEntry):
+    """A kernel that lab boxes have installed; `installed: 6.12.*` is short for `installed: {release: 6.12.*}`."""
+
+    short: ClassVar[str] = "release"
+
+    release: Annotated[
+        str,
+        matching(
+            r"[0-9][A-Za-z0-9._+~^*?-]{0,99}",
+            "a kernel release; write what uname -r prints, or a glob such as 6.12.*",
+        ),
+        WithJsonSchema({"type": ["string", "number"], "pattern": r"^[0-9][A-Za-z0-9._+~^*?-]{0,99}$"}),
+    ] = Field(description="What `uname -r` prints, or a glob over it; of several that a box has, the newest")
+    entry: Annotated[str, text(500)] | None = Field(
+        default=None, description="Identifier of the boot entry, where a box has several for that kernel"
+    )
 
 
 Koji = Annotated[

@@ -59,6 +59,7 @@ class _Checker:
                 # Whoever meant the text has to say so; a key left empty by accident is more likely.
                 self._note(node, path, "has no value (YAML reads null)", "give a value, or leave the key out")
         self._kernels()
+        self._machines()
         kernels = set(self._kernel_names())
         self._axes(self.root, (), kernels)
         presets = self.root.get("presets")
@@ -104,6 +105,26 @@ class _Checker:
         if isinstance(guest, Scalar) and not guest.is_null:
             self._must_be([(guest, (*path, "source", "guest"))], "guest", self.known.guests)
 
+    def _machines(self) -> None:
+        """Check what a lab box is called and what it is said to be like."""
+        for key, machine in self._boxes():
+            path: Path = ("machines", key.value)
+            if key.value in self.known.guests:
+                message = f"{quoted(key.value)} is the name of a guest, too, and both stand on the guests axis"
+                self._note(key, path, message, f"give the machine another name, such as {key.value}-box")
+            guest = machine.get("guest") if isinstance(machine, Table) else None
+            if isinstance(guest, Scalar) and not guest.is_null:
+                self._must_be([(guest, (*path, "guest"))], "guest", self.known.guests)
+
+    def _boxes(self) -> list[tuple[Scalar, Node]]:
+        machines = self.root.get("machines")
+        return list(machines.entries) if isinstance(machines, Table) else []
+
+    def _known(self, axis: str) -> Collection[str] | None:
+        """The names that may stand on an axis; None where any name will do."""
+        names = self.known.of(axis)
+        return [*names, *(key.value for key, _ in self._boxes())] if axis == "guest" and names is not None else names
+
     def _axes(self, table: Table, path: Path, kernels: set[str]) -> None:
         """Check the lists of names of the file itself or of a preset."""
         for key in _LISTS:
@@ -117,7 +138,7 @@ class _Checker:
             elif key == "devices" and path:
                 for node, where in texts:
                     self._device(node, where)
-            elif (names := self.known.of(key[:-1])) is not None:
+            elif (names := self._known(key[:-1])) is not None:
                 self._must_be(texts, key[:-1], [*names, ALL] if key == "tests" and len(texts) == 1 else names)
 
     def _rule(self, rule: Table, path: Path, universe: dict[str, set[str]], *, adds: bool) -> None:
@@ -125,7 +146,7 @@ class _Checker:
             self._note(rule, path, "names no axis, so it would match everything", "name " + ", ".join(AXES[:-1]) + " …")
         new = False
         for axis in AXES:
-            names = self.known.of(axis)
+            names = self._known(axis)
             for node, where in _texts(rule.get(axis), (*path, axis)):
                 literal = not is_glob(node.value)
                 if adds and literal and names is not None:

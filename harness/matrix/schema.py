@@ -17,14 +17,17 @@ from pydantic import (
     ConfigDict,
     Field,
     WithJsonSchema,
+    model_validator,
 )
 
 from harness.matrix import units
 from harness.matrix.frame import quoted
+from harness.matrix.machines import MachineEntry
 from harness.matrix.origins import (
     SOURCES,
     DebianEntry,
     Entry,
+    InstalledEntry,
     Koji,
     Packages,
     Path,
@@ -150,12 +153,21 @@ class KernelEntry(Entry):
         description="Take the kernel from these .deb or .rpm files: image, modules and, for builds, headers",
     )
     source: SourceEntry | None = Field(default=None, description="Build the kernel here from source")
+    installed: InstalledEntry | None = Field(
+        default=None, description="Boot what a lab box of `machines` has installed: a release, or a glob over it"
+    )
     cmdline: Annotated[str, text(1024)] | None = Field(
         default=None, description="Arguments appended to the guest kernel's command line"
     )
     secure_boot: Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})] = Field(
         default=False, description="Boot through UEFI with Secure Boot on, the kernel signed by this lab's key"
     )
+
+    @model_validator(mode="after")
+    def _on_a_box(self) -> KernelEntry:
+        if self.installed is not None and self.secure_boot:
+            raise ValueError("has installed and secure_boot; a lab box has firmware of its own, leave secure_boot out")
+        return self
 
 
 class TimeoutsEntry(Entry):
@@ -230,8 +242,11 @@ class MatrixFile(Entry):
         description="Version of the file's format; this one is 1"
     )
     kernels: Annotated[list[KernelEntry], Field(min_length=1)] = Field(description="The kernels axis, in report order")
-    guests: Names = Field(description="The guests axis: names of folders in guests/")
+    guests: Names = Field(description="The guests axis: names of folders in guests/, and of `machines`")
     stacks: Names = Field(description="The driver stacks axis: names of stacks that the guests define")
+    machines: dict[Name, MachineEntry] = Field(
+        default={}, description="Lab boxes by name, each of which the guests axis may name like a guest"
+    )
     devices: Devices = Field(
         default=[DeviceEntry(address="none")],
         description="The devices axis: GPUs to pass through, by PCI address (0000:01:00.0) or by what is wanted of "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.model.device import DeviceRequest
+from harness.model.machine import LabBox
 
 
 class Series(StrEnum):
@@ -100,7 +101,19 @@ class SourceKernel:
     """Guest whose distribution supplies the compilers."""
 
 
-KernelOrigin = DebianKernel | TreeKernel | RpmKernel | KojiKernel | UbuntuKernel | PackagesKernel | SourceKernel
+@dataclass(frozen=True, slots=True)
+class InstalledKernel:
+    """A kernel that a lab box has installed; each box may have another one that fits."""
+
+    pattern: str
+    """Glob over what ``uname -r`` prints: ``6.12.*``. Of several that fit, the newest."""
+    entry: str = ""
+    """Identifier of the boot entry, where several boot that kernel."""
+
+
+KernelOrigin = (
+    DebianKernel | TreeKernel | RpmKernel | KojiKernel | UbuntuKernel | PackagesKernel | SourceKernel | InstalledKernel
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +174,18 @@ class Cell:
     timeouts: Timeouts = field(default_factory=Timeouts)
     request: DeviceRequest | None = None
     """What is passed through; None where nothing is."""
+    machine: LabBox | None = None
+    """The lab box that it is executed on; None for a VM of this host."""
+
+    @property
+    def place(self) -> str:
+        """What the guests axis calls it: the lab box, or the guest of a VM."""
+        return self.machine.name if self.machine is not None else self.guest
 
     @property
     def id(self) -> str:
         """Stable between runs: it names the axes' entries, never an exact release."""
-        return f"{self.guest}/{self.kernel.name}/{self.stack}/{self.device}"
+        return f"{self.place}/{self.kernel.name}/{self.stack}/{self.device}"
 
     @property
     def slug(self) -> str:

@@ -53,8 +53,9 @@ def _combinations(matrix: Matrix, kernel: KernelSpec, includes: Sequence[Include
     for include in includes:
         names.update(dict.fromkeys(_added(matrix, include, kernel)))
     for guest, stack, device in names:
-        request = matrix.request(device)
-        yield Cell(guest, kernel, stack, device, matrix.tests, matrix.boots, matrix.timeouts, request)
+        request, machine = matrix.request(device), matrix.machine(guest)
+        family = machine.guest if machine is not None else guest
+        yield Cell(family, kernel, stack, device, matrix.tests, matrix.boots, matrix.timeouts, request, machine)
 
 
 def _added(matrix: Matrix, include: Include, kernel: KernelSpec) -> Iterator[tuple[str, str, str]]:
@@ -72,13 +73,13 @@ def _added(matrix: Matrix, include: Include, kernel: KernelSpec) -> Iterator[tup
 
 
 def _first_exclude(excludes: Sequence[Exclude], cell: Cell) -> Exclude | None:
-    names = (cell.guest, cell.kernel.name, cell.stack, cell.device)
+    names = (cell.place, cell.kernel.name, cell.stack, cell.device)
     return next((rule for rule in excludes if rule.when.matches(*names)), None)
 
 
 def _apply(includes: Sequence[Include], cell: Cell) -> Cell:
     for include in includes:
-        if include.when.matches(cell.guest, cell.kernel.name, cell.stack, cell.device):
+        if include.when.matches(cell.place, cell.kernel.name, cell.stack, cell.device):
             cell = replace(
                 cell,
                 tests=cell.tests if include.tests is None else include.tests,

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from harness.model.cell import KernelSpec, Timeouts
 from harness.model.device import DeviceRequest
+from harness.model.machine import LabBox
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ class Matrix:
     devices: tuple[str, ...] = ("none",)
     requests: tuple[DeviceRequest, ...] = ()
     """What stands behind the names of ``devices``; ``none`` has none, and any other name is an address."""
+    machines: tuple[LabBox, ...] = ()
+    """What stands behind those names of ``guests`` that are lab boxes."""
     tests: tuple[str, ...] = ()
     """Names of the compute tests, spelled out also where the file says nothing or ``all``."""
     boots: int = 1
@@ -138,6 +141,10 @@ class Matrix:
         if device == "none":
             return None
         return next((one for one in self.requests if one.name == device), DeviceRequest(device, address=device))
+
+    def machine(self, guest: str) -> LabBox | None:
+        """The lab box that a name of the guests axis stands for; None for a guest."""
+        return next((one for one in self.machines if one.name == guest), None)
 
 
 def override(timeouts: Timeouts, changes: tuple[tuple[str, float], ...]) -> Timeouts:

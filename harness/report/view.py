@@ -150,7 +150,7 @@ def _unplanned(cell_id: str, attempts: Sequence[Attempt], series: dict[str, str]
 def _view(cell: Cell, attempts: Sequence[Attempt], readable: Readable) -> CellView:
     empty = CellView(
         cell.id,
-        cell.guest,
+        cell.place,
         cell.kernel.name,
         str(cell.kernel.series),
         cell.stack,

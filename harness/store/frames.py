@@ -282,7 +282,7 @@ def _tests(attempt: Attempt) -> Iterator[dict[str, Any]]:
 
 def _axes(cell: Cell) -> dict[str, Any]:
     return {
-        "guest": cell.guest,
+        "guest": cell.place,
         "kernel": cell.kernel.name,
         "series": cell.kernel.series.value,
         "stack": cell.stack,
