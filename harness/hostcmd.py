@@ -23,15 +23,7 @@ def run(
     Raises:
         InfraError: the program is not installed, or it ran longer than ``timeout`` seconds (it is killed then).
     """
-    words = [str(word) for word in argv]
-    # depmod lives in sbin, which a user's PATH lacks on Debian.
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SBIN])
-    environment = {**os.environ, "LC_ALL": "C", "PATH": path, **(env or {})}
-    if shutil.which(words[0], path=path) is None:
-        raise InfraError(f"{words[0]} is not installed on this host")
-    if _SETPRIV:
-        # Whatever kills this process, its children go with it: none is left to be found.
-        words = [_SETPRIV, "--pdeathsig", "KILL", *words]
+    words, environment = _prepared(argv, env)
     name = Path(str(argv[0])).name
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -46,6 +38,32 @@ def run(
             process.kill()  # nothing but a time-out or an interrupt comes here with the process alive
             _running.discard(process)
     return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+
+
+def start(argv: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+    """Start ``argv`` and return it while it runs: its output, both streams as one, is the caller's to read.
+
+    Its input stays open and empty: a program that ends with its input goes on. The caller ends it.
+
+    Raises:
+        InfraError: the program is not installed.
+    """
+    words, environment = _prepared(argv, None)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=environment)
+
+
+def _prepared(argv: Sequence[str | Path], env: Mapping[str, str] | None) -> tuple[list[str], dict[str, str]]:
+    words = [str(word) for word in argv]
+    # depmod lives in sbin, which a user's PATH lacks on Debian.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SBIN])
+    environment = {**os.environ, "LC_ALL": "C", "PATH": path, **(env or {})}
+    if shutil.which(words[0], path=path) is None:
+        raise InfraError(f"{words[0]} is not installed on this host")
+    if _SETPRIV:
+        # Whatever kills this process, its children go with it: none is left to be found.
+        words = [_SETPRIV, "--pdeathsig", "KILL", *words]
+    return words, environment
 
 
 def kill_all() -> None:

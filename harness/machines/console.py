@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.model.outcome import Outcome
+
 HEAD_LIMIT = 4 << 20
 TAIL_LIMIT = 4 << 20
 """A console is kept whole up to the sum of both; of a longer one the head and the tail."""
@@ -151,3 +153,13 @@ class Console:
                 if trouble is Trouble.PANIC:
                     self.panicked.set()
                 break
+
+
+def judge_panic(text: str, phase: str, oopsed: bool) -> tuple[Outcome, str]:
+    """A kernel without a usable initramfs or init panics, too, but then our files are at fault and not the kernel."""
+    ours = ("Unable to mount root fs", "No working init found", "Requested init ", "Attempted to kill init")
+    if any(needle in text for needle in ours) and not oopsed:
+        if phase in ("firmware", "kernel", "initramfs"):
+            return Outcome.MISS, f"the initramfs is not usable: {text}"
+        return Outcome.MISS, f"the guest's init ended: {text}"
+    return Outcome.FAIL, f"kernel panic: {text}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from harness.machines.console import Trouble
+from harness.machines.console import Console, Trouble
 from harness.machines.kmsg import KernelMessage, parse_kmsg, since
-from harness.machines.vm import GuestFailure, VirtualMachine
+from harness.machines.vm import GuestFailure
 from harness.model.outcome import Outcome
-from harness.model.shell import Completed
+from harness.model.shell import Completed, Shell
 
 _DEATH_GRACE = 5.0
 _RECONNECT = 20.0
@@ -18,6 +19,42 @@ _RECONNECT = 20.0
 
 class GuestLost(GuestFailure):
     """A guest that was up is gone, or cannot be used any more."""
+
+
+class Connection(Shell, Protocol):
+    """A shell that may break."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still stands, as far as this side knows."""
+        ...
+
+
+class Machine(Protocol):
+    """What a guest runs on: a VM, or a lab box."""
+
+    @property
+    def shell(self) -> Connection | None:
+        """The connection to it, if there is one."""
+        ...
+
+    @property
+    def console(self) -> Console:
+        """What its kernel says; empty where that cannot be seen."""
+        ...
+
+    @property
+    def gone(self) -> str:
+        """What is known when it does not answer any more and nothing shows why."""
+        ...
+
+    def reconnect(self, timeout: float) -> Connection | None:
+        """Try to reach it again; None when it cannot be reached."""
+        ...
+
+    def death(self) -> tuple[Outcome, str] | None:
+        """Why it is gone or about to go; None while nothing speaks against it."""
+        ...
 
 
 LOOK = (
@@ -61,9 +98,9 @@ class Change:
 
 
 class Guest:
-    """Implements :class:`harness.model.shell.Shell` over a VM's SSH connection."""
+    """Implements :class:`harness.model.shell.Shell` over the SSH connection of a machine."""
 
-    def __init__(self, machine: VirtualMachine) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._seen = -1
         self._taint = 0
@@ -109,7 +146,7 @@ class Guest:
             if machine.death() is None and (machine.shell is None or not machine.shell.alive):
                 machine.reconnect(_RECONNECT)
             if machine.death() is None and (machine.shell is None or not machine.shell.alive):
-                raise GuestLost(Outcome.MISS, "the SSH server in the guest stopped answering; the VM still runs")
+                raise GuestLost(Outcome.MISS, machine.gone)
         dead = machine.death()
         if dead is not None:
             raise GuestLost(*dead)

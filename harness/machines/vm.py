@@ -17,7 +17,7 @@ from harness.errors import InfraError
 from harness.images.initramfs import GUEST_INIT, Seed, write_seed
 from harness.images.uki import UkiParts
 from harness.journal import Journal
-from harness.machines.console import Console, Trouble
+from harness.machines.console import Console, Trouble, judge_panic
 from harness.machines.daemon import import_libvirt
 from harness.machines.domain import Accelerator, Domain, disks_for, firmware_disk, kernel_cmdline
 from harness.machines.firmware import SecureBoot, SecureStart, find_firmware, plain_firmware, prepare
@@ -71,6 +71,8 @@ class BootRequest:
 
 class VirtualMachine:
     """A running domain. Use :func:`boot`, which ends it in every way out."""
+
+    gone = "the SSH server in the guest stopped answering; the VM still runs"
 
     def __init__(
         self,
@@ -179,7 +181,7 @@ class VirtualMachine:
         """Why the guest is gone or about to go; None while nothing speaks against it."""
         panic = self.console.worst(Trouble.PANIC)
         if panic is not None:
-            return _judge_panic(panic.text, self.console.phase, self.console.worst(Trouble.OOPS) is not None)
+            return judge_panic(panic.text, self.console.phase, self.console.worst(Trouble.OOPS) is not None)
         if not self.running:
             if self.ending.reason == "panicked":
                 return Outcome.FAIL, f"kernel panic reported by pvpanic in phase {self.console.phase}"
@@ -218,16 +220,6 @@ class VirtualMachine:
             Outcome.MISS,
             f"not up within {seconds:.0f} s, still working in phase {self.console.phase}: slow host or kernel",
         )
-
-
-def _judge_panic(text: str, phase: str, oopsed: bool) -> tuple[Outcome, str]:
-    """A kernel without a usable initramfs or init panics, too, but then our files are at fault and not the kernel."""
-    ours = ("Unable to mount root fs", "No working init found", "Requested init ", "Attempted to kill init")
-    if any(needle in text for needle in ours) and not oopsed:
-        if phase in ("firmware", "kernel", "initramfs"):
-            return Outcome.MISS, f"the initramfs is not usable: {text}"
-        return Outcome.MISS, f"the guest's init ended: {text}"
-    return Outcome.FAIL, f"kernel panic: {text}"
 
 
 @contextlib.contextmanager
