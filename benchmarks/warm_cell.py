@@ -16,7 +16,8 @@ from pathlib import Path
 from sampling import CELL, arguments, interleave, prepared, ratio, report
 
 from harness.lab import Lab
-from harness.ladder.cell import Workshop, execute
+from harness.ladder.cell import execute
+from harness.ladder.workshop import Workshop
 from harness.machines.domain import Accelerator
 from harness.machines.hypervisor import Hypervisor
 from harness.model.outcome import Outcome

@@ -10,6 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.devices import mdev
+from harness.devices.borrow import Lender
+from harness.devices.hostwide import lending_directory
+from harness.errors import InfraError
 from harness.hostcmd import run
 from harness.journal import Entry
 from harness.lab import Lab
@@ -33,7 +37,18 @@ def undo_orphans(lab: Lab) -> list[Undone]:
         if state in ("removed", "was gone already"):
             entry.done()
         done.append(Undone(f"{entry.kind} {entry.details.get('name', entry.name)}", state))
-    return done
+    return [*done, *_take_back()]
+
+
+def _take_back() -> list[Undone]:
+    """Take back what dead processes of any home had borrowed: a device belongs to the host, not to a home."""
+    directory = lending_directory()
+    if not directory.is_dir():
+        return []
+    try:
+        return [Undone("device", line) for line in Lender().reap()]
+    except InfraError as error:
+        return [Undone("devices", f"left alone: {error}")]
 
 
 def clean(lab: Lab, *, images: bool = False) -> list[Undone]:
@@ -114,6 +129,11 @@ def _undo(entry: Entry, lab: Lab) -> str:
         return "removed"
     if entry.kind == "domain":
         return _undo_domain(entry)
+    if entry.kind == mdev.KIND:
+        try:
+            return "removed" if mdev.remove(entry.name) else "was gone already"
+        except InfraError as error:
+            return f"left alone: {error}"
     return f"left alone: nobody knows how to undo a {entry.kind}"
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import hostcmd
 from harness.clean import undo_orphans
+from harness.devices.borrow import Lender
+from harness.devices.lending import Desk
 from harness.engine.controller import Controller, Listener
 from harness.engine.seam import local_engine
 from harness.errors import KdmatrixError
 from harness.images.builder import require_space
 from harness.journal import owner_alive
 from harness.lab import Lab, builds_at_a_time, host_facts
-from harness.ladder.cell import Workshop, execute, make_parts
+from harness.ladder.cell import execute, make_parts
+from harness.ladder.workshop import Workshop
 from harness.machines.acceleration import Acceleration, cannot_open, prove
 from harness.machines.hypervisor import Hypervisor
 from harness.model.cell import Cell
@@ -67,10 +70,12 @@ def carry_out(
     interrupt: Interrupt,
     warn: Callable[[str], None],
     until: Stage = LADDER[-1],
+    forced: Collection[str] = (),
 ) -> list[Attempt]:
     """Execute whatever of the run's plan has no result yet; return what was recorded now.
 
     ``until`` is the last rung of every cell; before ``boot``, nothing is booted and neither libvirt nor QEMU is needed.
+    ``forced`` are addresses of devices that are taken although they are not safe.
 
     Raises:
         InfraError: this host cannot run VMs at all (no libvirt, no QEMU, no disk space).
@@ -89,7 +94,12 @@ def carry_out(
         else:
             _open_hypervisor(shop, stack, lab, planned, interrupt, warn)
             slots = min(slots_for(limits, shop.accelerator), len(planned))
-        engine = stack.enter_context(local_engine(run_id, lambda cell, number: execute(cell, number, shop), slots))
+        shop.desk = desk = Desk(Lender(), shop.journal, forced=forced)
+        requests = {item.cell.device: item.cell.request for item in planned if item.cell.request is not None}
+        devices = {name: desk.capacity(request) for name, request in requests.items()}
+        engine = stack.enter_context(
+            local_engine(run_id, lambda cell, number: execute(cell, number, shop), slots, devices)
+        )
         interrupt.actions += [hostcmd.kill_all]
         controller = Controller(
             store=store,

@@ -18,6 +18,12 @@ from harness.model.cell import DebianKernel, KernelSpec, Series
 from harness.model.image import BootKernel
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _leases_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test looks at the devices that this host really lends, or takes one back."""
+    os.environ["KDMATRIX_LEASES"] = str(tmp_path_factory.mktemp("leases") / "none")
+
+
 @pytest.fixture(scope="session")
 def shared_cache() -> Path:
     """Kept between sessions, so that kernels and images are made once: ``$KDMATRIX_TEST_CACHE`` or the user's cache."""

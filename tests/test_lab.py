@@ -52,6 +52,7 @@ def test_a_stack_that_needs_a_device_gets_one_or_is_no_cell(
     (folder / "stack.yaml").write_text("description: x\n")
     monkeypatch.setenv("KDMATRIX_CONTENT", str(tmp_path / "content"))
     assert lab.unfit(cell("g", "rocm")) == "rocm needs a device"
+    assert lab.unfit(cell("g", "rocm", device="card")) is None
 
 
 def test_the_host_is_described_without_its_name() -> None:

@@ -18,9 +18,10 @@ from rich.text import Text
 
 from harness.cli.longterm import longterm_warnings
 from harness.cli.output import BAD_INPUT, NOTHING_RAN, OK, err, fail, out, reported, say, show_json, warn
+from harness.devices.lending import what_force_does
 from harness.errors import UserError
 from harness.lab import Lab, host_facts
-from harness.matrix import MatrixError
+from harness.matrix import MatrixError, units
 from harness.model.cell import LeftOut
 from harness.model.matrix import Limits
 from harness.model.stage import LADDER, Stage
@@ -54,6 +55,16 @@ def run(
     until: Annotated[
         Stage, typer.Option("--until", help="Last rung to climb; up to build, nothing is booted.")
     ] = LADDER[-1],
+    force_device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--force-device",
+            metavar="ADDRESS",
+            help="Lend this device although the host uses it; may be repeated. `kdmatrix devices` says what speaks "
+            "against it.",
+            show_default=False,
+        ),
+    ] = None,
     vms: Annotated[int | None, typer.Option("--vms", min=1, help="VMs at a time.", show_default=False)] = None,
     report_dir: Annotated[
         Path | None, typer.Option("--report", help="Directory for the HTML report.", show_default=False)
@@ -61,11 +72,14 @@ def run(
 ) -> None:
     """Execute a matrix and write its report."""
     lab = Lab.open()
+    forced = _forced(force_device or ())
     with lab.store() as store:
         if resume:
-            if matrix or preset or keyword:
-                raise UserError("--resume goes on with a run's own plan: leave matrix, --preset and -k out")
-            run_id, limits, until = _resumable(store)
+            if matrix or preset or keyword or forced:
+                raise UserError(
+                    "--resume goes on with a run's own plan: leave matrix, --preset, -k and --force-device out"
+                )
+            run_id, limits, until, forced = _resumable(store)
             say(f"resuming run {run_id}")
         else:
             selection = choose(lab, matrix, preset=preset, expression=keyword)
@@ -75,8 +89,10 @@ def run(
             if not selection.cells:
                 _show_left_out(selection.left_out)
                 fail("no cell is left to run", NOTHING_RAN)
-            run_id, limits = _begin(store, selection, vms, until)
-        _carry_out(lab, store, run_id, _with_vms(limits, vms), until)
+            for text in what_force_does(forced):
+                warn(text)
+            run_id, limits = _begin(store, selection, vms, until, forced)
+        _carry_out(lab, store, run_id, _with_vms(limits, vms), until, forced)
         stored = store.load_run(run_id)
         from harness.report.from_store import publish
 
@@ -185,7 +201,9 @@ def latest(store: Store) -> str:
     return info.id
 
 
-def _begin(store: Store, selection: Selection, vms: int | None, until: Stage) -> tuple[str, Limits]:
+def _begin(
+    store: Store, selection: Selection, vms: int | None, until: Stage, forced: tuple[str, ...]
+) -> tuple[str, Limits]:
     matrix = selection.matrix
     limits = matrix.limits
     options = {
@@ -195,18 +213,30 @@ def _begin(store: Store, selection: Selection, vms: int | None, until: Stage) ->
         "vm_memory": limits.vm_memory,
         "vm_cpus": limits.vm_cpus,
         "until": until.value,
+        "force_device": list(forced),
     }
     run_id = store.create_run(matrix.source_text, host=host_facts(), options=options)
     store.plan(run_id, selection.cells, selection.left_out)
     return run_id, limits
 
 
-def _resumable(store: Store) -> tuple[str, Limits, Stage]:
+def _forced(texts: Sequence[str]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            if units.device(text) == "none":
+                raise ValueError("none is no device; name the address of one")
+        except ValueError as error:
+            raise UserError(f"--force-device: {error}") from None
+    return tuple(texts)
+
+
+def _resumable(store: Store) -> tuple[str, Limits, Stage, tuple[str, ...]]:
     for info in reversed(store.runs()):
         if info.finished is None or info.state.value != "finished":
             options = info.options
             limits = Limits(options.get("vms"), int(options.get("vm_memory", 1 << 30)), int(options.get("vm_cpus", 1)))
-            return info.id, limits, Stage(options.get("until", LADDER[-1]))
+            forced = tuple(options.get("force_device", ()))
+            return info.id, limits, Stage(options.get("until", LADDER[-1])), forced
     raise UserError("no run was left unfinished: kdmatrix run starts a new one")
 
 
@@ -214,7 +244,7 @@ def _with_vms(limits: Limits, vms: int | None) -> Limits:
     return limits if vms is None else Limits(vms, limits.vm_memory, limits.vm_cpus)
 
 
-def _carry_out(lab: Lab, store: Store, run_id: str, limits: Limits, until: Stage) -> None:
+def _carry_out(lab: Lab, store: Store, run_id: str, limits: Limits, until: Stage, forced: tuple[str, ...]) -> None:
     stored = store.load_run(run_id)
     total = sum(cell.boots for cell in stored.cells) - len(stored.attempts)
     usual = {}
@@ -226,9 +256,8 @@ def _carry_out(lab: Lab, store: Store, run_id: str, limits: Limits, until: Stage
     say(f"run {run_id}: {total} {what} to make, {len(stored.left_out)} combinations left out")
     interrupt = Interrupt()
     with RunView(out, total, usual) as view, _signals(interrupt, view):
-        carry_out(
-            lab, store, run_id, limits, view, interrupt, lambda text: view.say(f"warning: {text}", "yellow"), until
-        )
+        complain = lambda text: view.say(f"warning: {text}", "yellow")  # noqa: E731  one word for one line
+        carry_out(lab, store, run_id, limits, view, interrupt, complain, until, forced)
 
 
 @contextmanager

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
-from harness.drivers.build import Built, Drivers, NotBuilt
+from harness.devices.lending import Lent
+from harness.drivers.build import Built, NotBuilt
 from harness.errors import InfraError, KdmatrixError, UserError
 from harness.foresight import subject_of
 from harness.images.buildah import BuildFailed
-from harness.images.builder import Images
-from harness.images.recipe import Recipes, StackRecipe
-from harness.journal import Journal
+from harness.images.recipe import StackRecipe
 from harness.kernels.source import KernelUnavailable
-from harness.knowledge.diagnosis import Knowledge
 from harness.ladder import rungs
 from harness.ladder.build import build_rung
+from harness.ladder.lending import blame_the_host, in_domain, lend
 from harness.ladder.loading import Modules
 from harness.ladder.rungs import Rung
+from harness.ladder.workshop import Workshop
 from harness.machines import secured
-from harness.machines.domain import Accelerator
 from harness.machines.firmware import SecureBoot
 from harness.machines.guest import Guest, GuestLost
-from harness.machines.hypervisor import Hypervisor
-from harness.machines.ssh import KeyPair
 from harness.machines.vm import BootRequest, GuestFailure, VirtualMachine, boot
 from harness.model.cell import Cell, KernelIdentity
 from harness.model.image import Image
@@ -39,45 +34,12 @@ from harness.model.prediction import IssueMatch, Prediction
 from harness.model.records import Attempt, Evidence, StageResult, TestResult, decide
 from harness.model.stage import LADDER, Stage
 from harness.model.taint import letters
-from harness.store.evidence import EvidenceStore
 from harness.suites.manifest import TestSpec, pick_tests
 
-EMULATION_FACTOR = 4.0
-"""How much longer everything in a guest may take without hardware acceleration."""
+_DEVICE_WAIT = 3600.0
+"""Seconds to wait while others have all devices that fit."""
 _QUIET = 8.0
 """Seconds of silence on the console of a booting guest before its CPUs are looked at."""
-
-
-@dataclass(slots=True)
-class Workshop:
-    """What a host needs to execute cells; shared by all cells of a run on it."""
-
-    run_id: str
-    images: Images
-    recipes: Recipes
-    hypervisor: Hypervisor | None
-    """None where no rung of the run boots anything."""
-    journal: Journal
-    evidence: EvidenceStore
-    tests: Mapping[str, TestSpec]
-    drivers: Drivers
-    work: Path
-    accelerator: Accelerator = "qemu"
-    until: Stage = LADDER[-1]
-    """The last rung that is climbed."""
-    knowledge: Knowledge = field(default_factory=Knowledge)
-    memory: int = 1 << 30
-    vcpus: int = 1
-    host_facts: Mapping[str, str] = field(default_factory=dict)
-    client_key: KeyPair = field(default_factory=lambda: KeyPair.generate("kdmatrix-run"))
-    on_rung: Callable[[str, int, Stage], None] = lambda _cell, _number, _stage: None
-    stop: threading.Event = field(default_factory=threading.Event)
-    """Set when the run is to end: cells stop at their next rung and leave no result."""
-
-    @property
-    def scale(self) -> float:
-        """Factor on every time-out inside a guest."""
-        return EMULATION_FACTOR if self.accelerator == "qemu" else 1.0
 
 
 class Stopped(KdmatrixError):
@@ -115,6 +77,7 @@ class _Ladder:
         self.built: Built | None = None
         self.guest: Guest | None = None
         self.modules: Modules | None = None
+        self.lent = Lent()
         self.predictions: tuple[Prediction, ...] = ()
         self.debugging = ""
         """Why the kernel's speed must not be measured, if so."""
@@ -216,7 +179,10 @@ class _Ladder:
             machine: list[VirtualMachine] = []
 
             def start() -> Rung:
-                machine.append(keeper.enter_context(boot(hypervisor, request, shop.journal, shop.client_key)))
+                self.lent = lend(keeper, shop.desk, cell, shop.run_id, self.facts, _DEVICE_WAIT, shop.stop)
+                wanted = replace(request, passthrough=in_domain(self.lent, shop.memory))
+                self.lent.check()
+                machine.append(keeper.enter_context(boot(hypervisor, wanted, shop.journal, shop.client_key)))
                 return self._boot(machine[0])
 
             self._rung(Stage.BOOT, start)
@@ -224,6 +190,7 @@ class _Ladder:
                 self._climb_in(self.guest, stack, recipe.packages)
             if machine:
                 self._close(machine[0])
+        self.stages = blame_the_host(self.stages, self.lent)
 
     def _secure_boot(self) -> SecureBoot | None:
         if not self.cell.kernel.secure_boot:

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.images.initramfs import GUEST_INIT
 from harness.images.recipe import Recipes
-from harness.ladder.cell import EMULATION_FACTOR
+from harness.ladder.workshop import EMULATION_FACTOR
 from harness.machines.domain import Domain
 from harness.model.cell import Cell
 from harness.model.records import Attempt

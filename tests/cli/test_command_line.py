@@ -130,7 +130,7 @@ def test_a_matrix_that_is_not_there_or_not_text_is_bad_input(kdmatrix: Command, 
 
 
 def test_a_valid_matrix_is_counted(kdmatrix: Command) -> None:
-    assert json.loads(kdmatrix("validate", "--json").stdout) == {"ok": True, "cells": 2, "left_out": 2}
+    assert json.loads(kdmatrix("validate", "--json").stdout) == {"ok": True, "cells": 3, "left_out": 1}
     done = kdmatrix("validate", "--preset", "quick")
     assert (done.returncode, done.stdout) == (0, "matrix.yaml: valid: 1 cells, 0 left out\n")
 
@@ -151,7 +151,7 @@ def test_without_a_run_there_is_a_plain_answer(kdmatrix: Command, words: tuple[s
 def test_an_unknown_cell_is_answered_with_those_that_exist(kdmatrix: Command) -> None:
     done = kdmatrix("shell", "debian-13/lts/cpu-opncl/none")
     one_message(done, "no cell is called", "did you mean debian-13/lts/cpu-opencl/none?")
-    one_message(kdmatrix("shell", "lts"), "'lts' is part of 2 cells")
+    one_message(kdmatrix("shell", "lts"), "'lts' is part of 3 cells")
 
 
 def test_resuming_takes_no_matrix(kdmatrix: Command) -> None:
@@ -171,16 +171,33 @@ def test_a_plan_shows_what_cannot_be_had_and_makes_nothing(kdmatrix: Command, tm
     answer = json.loads(done.stdout)
     assert done.returncode == 0
     assert [cell["id"] for cell in answer["cells"]] == [
-        f"debian-13/lts/{stack}/none" for stack in ("cpu-opencl", "intree")
+        "debian-13/lts/cpu-opencl/none",
+        "debian-13/lts/intree/none",
+        "debian-13/lts/intree/0000:01:00.0",
     ]
     assert all(cell["release"] == "" and "no-archive" in cell["problem"] for cell in answer["cells"])
     assert {one["reason"] for one in answer["left_out"]} == {
         "cpu-opencl computes on the CPU and takes no device",
-        "device passthrough is not available in this version",
     }
     dry = kdmatrix("run", "--dry-run", **nowhere)
     assert dry.returncode == 0
     assert "not known" in dry.stdout
+    assert json.loads(kdmatrix("runs", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--force-device", "gpu"], "--force-device: 'gpu' is not a device"),
+        (["--force-device", "none"], "--force-device: none is no device; name the address of one"),
+        (["--force-device", "0fff:01:00.0"], "no GPU of this host has this address"),
+        (["--resume", "--force-device", "0000:01:00.0"], "leave matrix, --preset, -k and --force-device out"),
+    ],
+)
+def test_what_cannot_be_forced_is_bad_input(kdmatrix: Command, words: list[str], told: str) -> None:
+    done = kdmatrix("run", *words)
+    assert done.returncode == 2
+    assert told in done.stderr
     assert json.loads(kdmatrix("runs", "--json").stdout) == []
 
 

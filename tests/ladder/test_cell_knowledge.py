@@ -16,7 +16,8 @@ from harness.images.recipe import Recipes
 from harness.journal import Journal
 from harness.kernels.source import Headers
 from harness.knowledge.diagnosis import Knowledge
-from harness.ladder.cell import Workshop, _Ladder, execute
+from harness.ladder.cell import _Ladder, execute
+from harness.ladder.workshop import Workshop
 from harness.model.cell import Cell, KernelIdentity, KernelSpec, Series, TreeKernel
 from harness.model.outcome import Outcome
 from harness.model.records import Attempt

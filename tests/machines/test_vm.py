@@ -20,7 +20,8 @@ from harness.errors import InfraError
 from harness.images.builder import BootKernel, Image, Images, Layer
 from harness.journal import Journal
 from harness.keys import SigningKeys
-from harness.ladder.cell import Workshop, execute
+from harness.ladder.cell import execute
+from harness.ladder.workshop import Workshop
 from harness.machines import vm
 from harness.machines.hypervisor import Hypervisor
 from harness.machines.ssh import KeyPair
