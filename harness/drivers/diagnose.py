@@ -37,6 +37,12 @@ _SYMBOLS = tuple(
         r"['‘](?:const )?(?:struct |union |enum )?(?P<symbol>\w+)[^'’]*['’]",
     )
 )
+_NEAR = re.compile(
+    r"(?:(?!.*\b(?:error|warning): ).*\n){1,8}?.*near initialization for ['‘][^.'’]*\.(?P<member>[\w.]+)['’]\)"
+)
+"""A note of the same error: no other error stands in between."""
+_NOTE_WITHIN = 2000
+"""Characters."""
 _INFRASTRUCTURE = tuple(
     (re.compile(pattern, re.MULTILINE), reason)
     for pattern, reason in (
@@ -66,7 +72,8 @@ def first_error(log: str) -> CompilerError | None:
         # Probes for the kernel's interfaces are meant to fail; their files are called so.
         if "conftest" not in match["file"]:
             message = match["message"].strip()
-            return CompilerError(message, match["file"], int(match["line"]), _symbol(message))
+            symbol = _symbol(message) or _member(log[match.end() : match.end() + _NOTE_WITHIN])
+            return CompilerError(message, match["file"], int(match["line"]), symbol)
     for pattern, kind in ((_MODPOST, "link"), (_OBJTOOL, "objtool"), (_LINK, "link"), (_MAKE, "make")):
         found = pattern.search(log)
         if found and (kind != "objtool" or "error: objtool" in found[0]):
@@ -78,6 +85,12 @@ def first_error(log: str) -> CompilerError | None:
 def infrastructure_fault(log: str) -> str:
     """Why a failed build says nothing about the driver; empty when it does say something."""
     return next((reason for pattern, reason in _INFRASTRUCTURE if pattern.search(log)), "")
+
+
+def _member(rest: str) -> str:
+    """The member whose type changed, from the note that follows: ``notify.fn`` of ``(near initialization for …)``."""
+    note = _NEAR.match(rest)
+    return note["member"] if note else ""
 
 
 def _symbol(message: str) -> str:

@@ -79,6 +79,26 @@ def test_the_first_error_counts_and_probes_that_are_meant_to_fail_do_not() -> No
     assert (error.line, error.symbol) == (10, "first_t")
 
 
+NOTIFY = """\
+m.c:482:38: error: initialization of 'void (*)(long unsigned int,  long unsigned int,  void *)' from incompatible \
+pointer type 'void (*)(long unsigned int,  void *)' [-Wincompatible-pointer-types]
+  482 |                         .notify.fn = format_segmd_endio,
+      |                                      ^~~~~~~~~~~~~~~~~~
+"""
+NOTE = "m.c:482:38: note: (near initialization for 'io_req_seg.notify.fn')\n"
+OTHER = "n.c:1:1: error: unknown type name 'x'\n"
+
+
+@pytest.mark.parametrize(
+    ("rest", "symbol"),
+    [(NOTE, "notify.fn"), ("", ""), (OTHER + NOTE, ""), (NOTE.replace("io_req_seg", "(anonymous)"), "notify.fn")],
+)
+def test_the_member_whose_type_changed_is_in_the_note_that_belongs_to_the_error(rest: str, symbol: str) -> None:
+    error = first_error(NOTIFY + rest)
+    assert error is not None
+    assert (error.line, error.symbol) == (482, symbol)
+
+
 def test_warnings_are_no_errors() -> None:
     assert first_error("a.c:1:1: warning: unused variable 'x' [-Wunused-variable]\n  LD [M]  a.ko\n") is None
 
