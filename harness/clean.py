@@ -13,11 +13,12 @@ from pathlib import Path
 from harness.devices import mdev
 from harness.devices.borrow import Lender
 from harness.devices.hostwide import lending_directory
-from harness.errors import InfraError
+from harness.errors import InfraError, UserError
 from harness.hostcmd import run
 from harness.journal import Entry
 from harness.lab import Lab
 from harness.machines.daemon import PrivateDaemon, import_libvirt
+from harness.machines.labbox import home
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,11 @@ def _undo(entry: Entry, lab: Lab) -> str:
         try:
             return "removed" if mdev.remove(entry.name) else "was gone already"
         except InfraError as error:
+            return f"left alone: {error}"
+    if entry.kind == home.KIND:
+        try:
+            return home.undo(entry)
+        except (InfraError, UserError) as error:
             return f"left alone: {error}"
     return f"left alone: nobody knows how to undo a {entry.kind}"
 

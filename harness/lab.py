@@ -25,7 +25,7 @@ from harness.kernels.sourcebuild import SourceBuild
 from harness.keys import SigningKeys
 from harness.knowledge.diagnosis import Knowledge
 from harness.matrix.references import Known
-from harness.model.cell import Cell, KernelSpec, SourceKernel
+from harness.model.cell import Cell, InstalledKernel, KernelSpec, SourceKernel
 from harness.store.evidence import EvidenceStore
 from harness.store.store import Store
 from harness.suites.build import build_runner
@@ -140,11 +140,26 @@ class Lab:
         if cell.stack not in self.recipes.stacks(cell.guest):
             return f"guest {cell.guest} has no recipe for {cell.stack}"
         stack = self.recipes.stack(cell.guest, cell.stack)
+        if misplaced := _misplaced(cell):
+            return misplaced
         if cell.device == "none":
             return f"{cell.stack} needs a device" if stack.device == "required" else None
         if stack.device == "none":
             return f"{cell.stack} computes on the CPU and takes no device"
         return None
+
+
+def _misplaced(cell: Cell) -> str:
+    """Why a kernel or a device cannot be had where the cell is executed; empty when it can."""
+    installed = isinstance(cell.kernel.source, InstalledKernel)
+    if cell.machine is None:
+        return f"{cell.kernel.name} is installed on lab boxes, and {cell.guest} runs in a VM" if installed else ""
+    if not installed:
+        return f"{cell.machine.name} boots only kernels that are installed on it"
+    request = cell.request
+    if request is not None and (request.model or request.architecture or request.memory or request.mdev):
+        return f"a device of {cell.machine.name} is asked for by address, vendor or id only"
+    return "mediated and virtual devices are made on this host only" if request is not None and request.virtual else ""
 
 
 def builds_at_a_time() -> int:

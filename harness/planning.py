@@ -11,7 +11,7 @@ from harness.errors import KdmatrixError, UserError
 from harness.foresight import subject_of
 from harness.lab import Lab
 from harness.matrix import load_matrix
-from harness.model.cell import Cell, LeftOut
+from harness.model.cell import Cell, InstalledKernel, LeftOut
 from harness.model.expand import expand
 from harness.model.matrix import Matrix
 from harness.model.prediction import Prediction
@@ -75,6 +75,10 @@ def look_ahead(lab: Lab, cells: Sequence[Cell], *, fetch: bool = False) -> list[
     rows = []
     for cell in cells:
         try:
+            if isinstance(cell.kernel.source, InstalledKernel):
+                predictions = lab.knowledge.predict(subject_of(cell, lab.images, lab.drivers))
+                rows.append(PlannedCell(cell, cell.kernel.source.pattern, (), "", predictions))
+                continue
             release = lab.images.identity(cell.kernel).release
             if fetch:
                 _fetch(lab, cell)

@@ -14,12 +14,13 @@ from harness.clean import undo_orphans
 from harness.devices.borrow import Lender
 from harness.devices.lending import Desk
 from harness.engine.controller import Controller, Listener
-from harness.engine.seam import local_engine
+from harness.engine.seam import local_engine, place_of
 from harness.errors import KdmatrixError
 from harness.images.builder import require_space
 from harness.journal import owner_alive
 from harness.lab import Lab, builds_at_a_time, host_facts
 from harness.ladder.cell import execute, make_parts
+from harness.ladder.labbox import execute_on_box
 from harness.ladder.workshop import Workshop
 from harness.machines.acceleration import Acceleration, cannot_open, prove
 from harness.machines.hypervisor import Hypervisor
@@ -84,22 +85,25 @@ def carry_out(
     if not planned:
         store.finish_run(run_id)
         return []
-    require_space(lab.home.root, _SPACE if not (lab.home.cache / "erofs").is_dir() else _SPACE // 4)
+    in_vms = [item for item in planned if item.cell.machine is None]
+    if in_vms:
+        require_space(lab.home.root, _SPACE if not (lab.home.cache / "erofs").is_dir() else _SPACE // 4)
     undo_orphans(lab)
     lab.images.on_part = listener.part
     with ExitStack() as stack:
         shop = _workshop(lab, run_id, limits, listener, interrupt, until)
         if LADDER.index(until) < LADDER.index(Stage.BOOT):
             slots = min(builds_at_a_time(), len(planned))
+        elif in_vms:
+            _open_hypervisor(shop, stack, lab, in_vms, interrupt, warn)
+            slots = min(slots_for(limits, shop.accelerator), len(in_vms))
         else:
-            _open_hypervisor(shop, stack, lab, planned, interrupt, warn)
-            slots = min(slots_for(limits, shop.accelerator), len(planned))
+            slots = 0
         shop.desk = desk = Desk(Lender(), shop.journal, forced=forced)
-        requests = {item.cell.device: item.cell.request for item in planned if item.cell.request is not None}
+        requests = {item.cell.device: item.cell.request for item in in_vms if item.cell.request is not None}
         devices = {name: desk.capacity(request) for name, request in requests.items()}
-        engine = stack.enter_context(
-            local_engine(run_id, lambda cell, number: execute(cell, number, shop), slots, devices)
-        )
+        boxes = {place_of(item.cell) for item in planned if item.cell.machine is not None}
+        engine = stack.enter_context(local_engine(run_id, _executor(shop), slots, devices, boxes))
         interrupt.actions += [hostcmd.kill_all]
         controller = Controller(
             store=store,
@@ -114,6 +118,11 @@ def carry_out(
     state = RunState.INTERRUPTED if interrupt.event.is_set() else RunState.FINISHED
     store.finish_run(run_id, state)
     return attempts
+
+
+def _executor(shop: Workshop) -> Callable[[Cell, int], Attempt]:
+    """What executes a cell: in a VM of this host, or on its lab box."""
+    return lambda cell, number: (execute if cell.machine is None else execute_on_box)(cell, number, shop)
 
 
 def _workshop(

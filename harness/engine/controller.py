@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.engine.seam import Engine
+from harness.engine.seam import Engine, place_of
 from harness.errors import KdmatrixError
 from harness.journal import Owner
 from harness.ladder.cell import Stopped
@@ -57,8 +57,8 @@ class Controller:
             waiting = list(planned)
             try:
                 while (waiting and not self.stop.is_set()) or running:
-                    while len(running) < engine.slots and not self.stop.is_set():
-                        item = _take(waiting, ready)
+                    while not self.stop.is_set():
+                        item = _take(waiting, ready, [item.cell for item in running.values()], engine.slots)
                         if item is None:
                             break
                         if self.store.claim(self.run_id, item.cell.id, item.number, self._owner):
@@ -110,10 +110,15 @@ def _parts_of(cell: Cell) -> tuple[str, str, object]:
     return cell.guest, cell.stack, cell.kernel.source
 
 
-def _take(waiting: list[Planned], ready: Iterable[tuple[str, str, object]]) -> Planned | None:
-    """Remove and return the first item whose parts are made."""
+def _take(
+    waiting: list[Planned], ready: Iterable[tuple[str, str, object]], running: Sequence[Cell], slots: int
+) -> Planned | None:
+    """Remove and return the first item whose parts are made and that there is room for."""
     made = set(ready)
+    busy = {place_of(cell) for cell in running if cell.machine is not None}
+    full = sum(cell.machine is None for cell in running) >= slots
     for index, item in enumerate(waiting):
-        if _parts_of(item.cell) in made:
+        room = not full if item.cell.machine is None else place_of(item.cell) not in busy
+        if room and _parts_of(item.cell) in made:
             return waiting.pop(index)
     return None

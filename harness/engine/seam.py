@@ -6,7 +6,7 @@ our own store, finished work is gathered at once, and no more cells are handed o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -51,8 +51,13 @@ def _execute(name: str, cell: Cell, number: int) -> Attempt:
     return _WORKSHOPS[name](cell, number)
 
 
+def place_of(cell: Cell) -> str:
+    """What a cell takes a share of while it runs: a lab box, by its address, or a device of this host's VMs."""
+    return f"box:{cell.machine.host}:{cell.machine.port}" if cell.machine is not None else f"vm:{cell.device}"
+
+
 class DaskEngine:
-    """An engine over a Dask client; each running cell holds one unit of the resource named after its device."""
+    """An engine over a Dask client; each running cell holds one unit of the resource that it takes place on."""
 
     def __init__(self, client: Any, name: str, slots: int) -> None:
         self._client = client
@@ -61,7 +66,7 @@ class DaskEngine:
 
     def submit(self, cell: Cell, number: int) -> Future[Attempt]:
         """See :meth:`Engine.submit`. ``retries`` stay 0: every attempt is planned and recorded by us."""
-        resource = f"vm:{cell.device}"
+        resource = place_of(cell)
         remote = self._client.submit(
             _execute,
             self._name,
@@ -90,15 +95,19 @@ class DaskEngine:
 
 
 @contextmanager
-def local_engine(name: str, work: Work, slots: int, devices: Mapping[str, int] | None = None) -> Iterator[DaskEngine]:
+def local_engine(
+    name: str, work: Work, slots: int, devices: Mapping[str, int] | None = None, boxes: Collection[str] = ()
+) -> Iterator[DaskEngine]:
     """An engine in this process: one worker with a thread per slot, and nothing that listens to the network.
 
-    ``devices`` says how many cells of each device may run at a time; those without a device have all slots.
+    ``devices`` says how many cells of each device may run at a time; those without a device have all slots. ``boxes``
+    are the places of lab boxes, each of which executes one cell at a time, beside the slots.
     """
     import dask
     from distributed import Client, LocalCluster
 
     resources = {"vm:none": slots} | {f"vm:{device}": most for device, most in (devices or {}).items()}
+    resources |= dict.fromkeys(boxes, 1)
     quiet = {
         "distributed.scheduler.allowed-failures": 0,
         "distributed.admin.log-format": "%(message)s",
@@ -119,7 +128,7 @@ def local_engine(name: str, work: Work, slots: int, devices: Mapping[str, int] |
             processes=False,
             protocol="inproc",
             n_workers=1,
-            threads_per_worker=max(1, slots),
+            threads_per_worker=max(1, slots + len(boxes)),
             resources=resources,
             dashboard_address=None,
             scheduler_kwargs={"dashboard_address": nowhere, "dashboard": False},

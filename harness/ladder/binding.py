@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from harness.machines.guest import Guest
 from harness.model.outcome import Outcome
 
-_DISPLAY, _ACCELERATOR = 0x03, 0x12
-"""PCI base classes (PCI Code and ID Assignment Specification)."""
+COMPUTING = (0x03, 0x12)
+"""PCI base classes of displays and accelerators (PCI Code and ID Assignment Specification)."""
 _ROOT_BUS = "0000:00:"
 """What the VM itself brings lies there; what is handed in lies behind a root port."""
 
@@ -38,7 +38,7 @@ class PciFunction:
     @property
     def computes(self) -> bool:
         """A display or an accelerator that was handed in, not one that the VM itself brings."""
-        return self.base_class in (_DISPLAY, _ACCELERATOR) and not self.address.startswith(_ROOT_BUS)
+        return self.base_class in COMPUTING and not self.address.startswith(_ROOT_BUS)
 
 
 def pci_functions(guest: Guest, timeout: float) -> list[PciFunction]:

@@ -35,6 +35,7 @@ from harness.model.records import Attempt, Evidence, StageResult, TestResult, de
 from harness.model.stage import LADDER, Stage
 from harness.model.taint import letters
 from harness.suites.manifest import TestSpec, pick_tests
+from harness.suites.run import GUEST_DIR
 
 _DEVICE_WAIT = 3600.0
 """Seconds to wait while others have all devices that fit."""
@@ -48,11 +49,13 @@ class Stopped(KdmatrixError):
 
 def execute(cell: Cell, number: int, shop: Workshop) -> Attempt:
     """Climb the ladder once and return what was seen. Raises nothing but :class:`Stopped`."""
-    return _Ladder(cell, number, shop).climb()
+    return Ladder(cell, number, shop).climb()
 
 
 def make_parts(cell: Cell, shop: Workshop) -> None:
     """Make ahead what the cell's first rungs will want; errors are remembered, and the rungs meet them again."""
+    if cell.machine is not None:
+        return  # a lab box has an installation of its own
     boots = LADDER.index(shop.until) >= LADDER.index(Stage.BOOT)
     if boots:
         shop.images.prepare(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.image)
@@ -63,7 +66,9 @@ def make_parts(cell: Cell, shop: Workshop) -> None:
             shop.drivers.prepare(cell.guest, cell.stack, cell.kernel, timeout=cell.timeouts.image)
 
 
-class _Ladder:
+class Ladder:
+    """One climb of one cell; on a VM, unless a subclass says otherwise."""
+
     def __init__(self, cell: Cell, number: int, shop: Workshop) -> None:
         self.cell = cell
         self.number = number
@@ -79,10 +84,14 @@ class _Ladder:
         self.modules: Modules | None = None
         self.lent = Lent()
         self.predictions: tuple[Prediction, ...] = ()
+        self.tests_dir = GUEST_DIR
+        self.addresses: tuple[str, ...] | None = None
+        """Where the cell's devices are, when it is not a VM in which all that was handed in is the cell's."""
         self.debugging = ""
         """Why the kernel's speed must not be measured, if so."""
 
     def climb(self) -> Attempt:
+        """Take one rung after the other, as far as they lead, and return what was seen."""
         try:
             stack = self.shop.recipes.stack(self.cell.guest, self.cell.stack)
         except UserError as error:
@@ -240,7 +249,7 @@ class _Ladder:
 
     def _load(self, guest: Guest, stack: StackRecipe, packages: tuple[str, ...], limit: float) -> Rung:
         activate = self.cell.timeouts.activate * self.shop.scale
-        self.modules = Modules(guest, stack, limit, self.cell.device)
+        self.modules = Modules(guest, stack, limit, self.cell.device, among=self.addresses)
         rung = rungs.load(self.modules, activate, self.shop.scale)
         if packages and rung.outcome not in DECIDING:
             rung.files["packages.txt"] = guest.must(packages, timeout=60 * self.shop.scale).encode()
@@ -257,7 +266,7 @@ class _Ladder:
         if any(result.outcome in DECIDING for result in checked):
             return rungs.from_tests(checked, "")
         with rungs.kernel_watched(guest) as watch:
-            rung = rungs.compute(guest, stack, tests, stage, limit, self.shop.scale)
+            rung = rungs.compute(guest, stack, tests, stage, limit, self.shop.scale, self.tests_dir)
         rung.tests = [*checked, *rung.tests]
         if checked and rung.outcome is Outcome.SKIP:
             rung.outcome, rung.reason = Outcome.PASS, ""  # what the stack itself wanted verified did hold
@@ -279,7 +288,7 @@ class _Ladder:
         if not self._alive and self.stages[-1].stage is not Stage.BOOT and machine.death() is None:
             with contextlib.suppress(GuestLost):
                 log = self.shop.evidence.put(Guest(machine).look().log, "dmesg.txt")
-                self.stages[-1] = _with_evidence(self.stages[-1], log)
+                self.stages[-1] = with_evidence(self.stages[-1], log)
         assert self.shop.hypervisor is not None
         self.shop.hypervisor.destroy(machine.domain.uuid)
         machine.ending.stopped.wait(10.0)
@@ -287,7 +296,7 @@ class _Ladder:
             machine.console.content(), "console.log", "text/plain", truncated=machine.console.truncated
         )
         boot_rung = next(index for index, result in enumerate(self.stages) if result.stage is Stage.BOOT)
-        self.stages[boot_rung] = _with_evidence(self.stages[boot_rung], console)
+        self.stages[boot_rung] = with_evidence(self.stages[boot_rung], console)
 
     def _rung(self, stage: Stage, act: Callable[[], Rung]) -> None:
         if self.shop.stop.is_set():
@@ -358,5 +367,6 @@ class _Ladder:
         return self.shop.knowledge.explain(self.stages, subject, self.shop.evidence.read)
 
 
-def _with_evidence(result: StageResult, *more: Evidence) -> StageResult:
+def with_evidence(result: StageResult, *more: Evidence) -> StageResult:
+    """The same rung, backed by more files."""
     return StageResult(result.stage, result.outcome, result.seconds, result.reason, (*result.evidence, *more))

@@ -74,6 +74,8 @@ class Modules:
     """What a driver that found no device said, once it has."""
     facts: dict[str, str] = field(default_factory=dict)
     loaded: list[Module] = field(default_factory=list)
+    among: tuple[str, ...] | None = None
+    """The addresses whose drivers are looked at; every display and accelerator that was handed in, where it is None."""
     _release: str = ""
     _before: Traces | None = None
     _known: dict[str, ModuleFacts] = field(default_factory=dict)
@@ -180,7 +182,7 @@ class Modules:
         wanted = [module.driver for module in self.stack.modules if module.driver]
         # Not every module of a stack is a PCI driver: where the recipe does not say which, any of them will do.
         drivers = wanted or [kernel_name(module) for module in self.stack.modules]
-        outcome, reason, seen = misbound(self.guest, drivers, self.timeout)
+        outcome, reason, seen = misbound(self.guest, drivers, self.timeout, self.among)
         self.facts |= {f"device.{address}.driver": driver for address, driver in seen.items()}
         return TestResult("bound driver", Stage.LOAD, outcome, reason, details={**seen})
 

@@ -15,7 +15,7 @@ from harness.model.outcome import DECIDING, Outcome, summarise
 from harness.model.records import TestResult
 from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec
-from harness.suites.run import run_test
+from harness.suites.run import GUEST_DIR, run_test
 
 __all__ = ["Rung", "compute", "from_tests", "kernel_watched", "load", "no_device", "run_steps", "unload"]
 
@@ -110,7 +110,13 @@ def _step(guest: Guest, step: Step, stage: Stage, name: str, limit: float) -> Te
 
 
 def compute(
-    guest: Guest, stack: StackRecipe, tests: Sequence[TestSpec], stage: Stage, timeout: float, scale: float
+    guest: Guest,
+    stack: StackRecipe,
+    tests: Sequence[TestSpec],
+    stage: Stage,
+    timeout: float,
+    scale: float,
+    tests_dir: str = GUEST_DIR,
 ) -> Rung:
     """Run the compute tests of one rung on every backend of the stack, each in a process of its own."""
     if not stack.backends:
@@ -120,7 +126,7 @@ def compute(
     for backend in stack.backends:
         for test in (test for test in tests if test.stage is stage):
             limit = min(timeout, test.timeout * scale)
-            found, raw = run_test(guest, test, backend=backend, timeout=limit)
+            found, raw = run_test(guest, test, backend=backend, timeout=limit, gpu_tests_dir=tests_dir)
             if backend in test.backends:
                 found = [_as_promised(result, stack, backend) for result in found]
             files[f"{backend}-{test.name}.txt"] = raw

@@ -105,6 +105,7 @@ class FakeMachine:
     comes_back: FakeShell | None = None
     console: Console = field(default_factory=Console)
     stopped: threading.Event = field(default_factory=threading.Event)
+    gone: str = "the SSH server in the guest stopped answering; the VM still runs"
 
     def death(self) -> tuple[Outcome, str] | None:
         return self.dead

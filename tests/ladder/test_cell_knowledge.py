@@ -16,7 +16,7 @@ from harness.images.recipe import Recipes
 from harness.journal import Journal
 from harness.kernels.source import Headers
 from harness.knowledge.diagnosis import Knowledge
-from harness.ladder.cell import _Ladder, execute
+from harness.ladder.cell import Ladder, execute
 from harness.ladder.workshop import Workshop
 from harness.model.cell import Cell, KernelIdentity, KernelSpec, Series, TreeKernel
 from harness.model.outcome import Outcome
@@ -120,7 +120,7 @@ def test_a_build_that_only_the_lab_spoiled_is_a_miss(host: Host) -> None:
 def test_a_debug_kernel_is_not_measured_whatever_could_be(host: Host) -> None:
     host.config += "CONFIG_KASAN=y\n"
     host.prepare()
-    ladder = _Ladder(CELL, 1, shop(host))
+    ladder = Ladder(CELL, 1, shop(host))
     ladder._look_ahead()
     guest: Any = None  # never asked: the rung ends before it
     stack = host.recipes.stack("debian-13", "nvidia@550")

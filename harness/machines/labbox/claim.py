@@ -132,3 +132,12 @@ def take(
 def give_back(remote: Remote) -> None:
     """Let others have the box. Raises InfraError."""
     remote.script(_BREAK, str(time.monotonic_ns()))
+
+
+def held_by(remote: Remote, owner: Owner) -> bool:
+    """Whether the box says that this process has it. Raises InfraError."""
+    said = remote.script(f"if [ -e {FOLDER} ]; then cat {FOLDER}/owner; fi")
+    try:
+        return Holder.load(said).owner == owner
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""The serial console of a lab box, printed by a command of the user's: kept whole, judged where the tested kernel is."""
+"""The serial console of a lab box, printed by a command of the user's: kept whole, judged from the tested kernel."""
 
 from __future__ import annotations
 

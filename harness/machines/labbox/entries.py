@@ -24,7 +24,7 @@ class BootEntry:
     version: str = ""
     """The release that the entry names, where it names one."""
     kernel: str = ""
-    """Path of the kernel as the loader sees it."""
+    """Path of the kernel on the box, or as its loader sees it."""
 
     def boots(self, release: str) -> bool:
         """Whether this entry boots a release: it says so, or its file is named after it."""
@@ -88,12 +88,18 @@ def systemd_boot_entries(text: str) -> list[BootEntry]:
     try:
         found = json.loads(text)
         return [
-            BootEntry(str(one["id"]), str(one.get("version", "")), str(one.get("linux") or one.get("path") or ""))
+            BootEntry(str(one["id"]), str(one.get("version", "")), _path(one))
             for one in found
             if not str(one["id"]).startswith("auto-")
         ]
     except (ValueError, TypeError, KeyError, AttributeError):
         raise InfraError(f"bootctl lists no boot entries: {text.strip()[:200] or 'it prints nothing'}") from None
+
+
+def _path(entry: dict[str, object]) -> str:
+    """Where the kernel of an entry lies on the box; of a unified kernel image, the image itself."""
+    kernel, root = entry.get("linux"), entry.get("root", "")
+    return f"{root}{kernel}" if kernel else str(entry.get("path", ""))
 
 
 def grub_entries(config: str) -> list[BootEntry]:

@@ -1,4 +1,4 @@
-"""What a lab box itself kept of a boot that went wrong: its journal, and what the kernel put into persistent storage."""
+"""What a lab box itself kept of a boot that went wrong: its journal, and the kernel's persistent storage."""
 
 from __future__ import annotations
 
