@@ -12,6 +12,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from devices.recorded import machine
 
 from harness.doctor import Check, State, examine, exit_code, is_static
 from harness.doctor.host import _PACKAGES
@@ -293,22 +294,55 @@ def test_little_memory_is_told(host: Path) -> None:
     assert checks(host)["processors and memory"].state is State.WARN
 
 
-def test_gpus_and_the_iommu_are_read_from_sysfs(host: Path) -> None:
-    assert checks(host)["GPUs"].found.startswith("none")
-    assert checks(host)["IOMMU"].found.startswith("off")
-    devices = host / "sys/bus/pci/devices"
-    for address, code in (("0000:01:00.0", "0x030000"), ("0000:02:00.0", "0x120000"), ("0000:03:00.0", "0x020000")):
-        write(devices / address / "class", f"{code}\n")
-        write(devices / address / "vendor", "0x1002\n")
-        write(devices / address / "device", "0x73bf\n")
-    (devices / "0000:01:00.0/driver").symlink_to("../../../bus/pci/drivers/amdgpu")
-    (devices / "0000:01:00.0/iommu_group").symlink_to("../../../kernel/iommu_groups/7")
-    (host / "sys/kernel/iommu_groups/7").mkdir(parents=True)
+def test_without_a_gpu_nothing_about_passthrough_is_wrong(host: Path) -> None:
     found = checks(host)
-    assert found["GPUs"].found == (
-        "0000:01:00.0 [1002:73bf], driver amdgpu, IOMMU group 7; 0000:02:00.0 [1002:73bf], no driver"
+    assert found["GPUs"].found.startswith("none")
+    assert found["IOMMU"].found.startswith("off")
+    assert {found[name].state for name in ("GPUs", "IOMMU", "vfio-pci")} == {State.OK}
+
+
+def test_an_iommu_that_is_off_is_told_with_the_kernel_argument(host: Path) -> None:
+    machine("desktop-iommu-off").unfold(host)
+    found = checks(host)["IOMMU"]
+    assert (found.state, found.fix) == (
+        State.WARN,
+        "add intel_iommu=on iommu=pt to the kernel command line, then reboot",
     )
-    assert found["IOMMU"].found == "on, 1 groups"
+
+
+def test_gpus_are_told_with_the_first_reason_against_each(host: Path) -> None:
+    machine("lab-reserved").unfold(host)
+    found = checks(host)
+    assert (found["IOMMU"].state, found["IOMMU"].found) == (State.OK, "on, 8 groups, interrupts are remapped")
+    assert found["vfio-pci"].found == "loaded"
+    first, second, third = found["GPUs"].found.split("; ")
+    card = "Navi 31 [Radeon RX 7900 XT/7900 XTX], driver vfio-pci"
+    assert first == f"0000:03:00.0 {card}, IOMMU group 16: may be passed through"
+    assert second.startswith(f"0000:08:00.0 {card}, IOMMU group 19: not to be passed through: a VM has it")
+    assert third.startswith("0000:0f:00.0 Raphael, driver amdgpu, IOMMU group 25: not to be passed through: ")
+    assert found["GPUs"].fix.startswith("kdmatrix devices")
+
+
+def test_interrupts_that_are_not_remapped_are_told(host: Path) -> None:
+    machine("x58-no-remapping").unfold(host)
+    found = checks(host)["IOMMU"]
+    assert found.state is State.WARN
+    assert "interrupts are not remapped" in found.found
+    assert "allow_unsafe_interrupts" not in found.fix
+
+
+def test_unsafe_interrupts_are_warned_of(host: Path) -> None:
+    machine("lab-reserved").unfold(host)
+    write(host / "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n")
+    found = checks(host)["IOMMU"]
+    assert found.state is State.WARN
+    assert found.fix.startswith("remove allow_unsafe_interrupts")
+
+
+def test_a_kernel_without_vfio_is_told(host: Path) -> None:
+    machine("kernel-without-vfio").unfold(host)
+    found = checks(host)["vfio-pci"]
+    assert (found.state, found.fix) == (State.WARN, "boot a kernel with CONFIG_VFIO_PCI=m")
 
 
 def test_a_check_that_breaks_is_told_and_hides_nothing(host: Path) -> None:

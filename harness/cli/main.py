@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import cells, host, kernels, runs
+from harness.cli import cells, devices, host, kernels, runs
 from harness.cli.output import GAPS, err, say
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command("report")(runs.report)
 app.command("logs")(cells.logs)
 app.command("shell")(cells.shell)
 app.command("repro")(cells.repro)
+app.command("devices")(devices.devices)
 app.command("doctor")(host.doctor)
 app.command("clean")(host.clean)
 app.command("kernels")(kernels.kernels)

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.devices.names import chip_and_model
-from harness.devices.safety import Examined, is_lent
+from harness.devices.objection import Examined
+from harness.devices.safety import is_lent
 from harness.model.device import DeviceRequest, PassthroughUnit, PciFunction
 
 _NAMES = "the list of PCI ids is not installed or does not know it (package pci.ids, hwdata on Fedora and Arch)"
@@ -85,7 +86,7 @@ def _named_otherwise(request: DeviceRequest, name: str) -> str:
         return f"its name is not known: {_NAMES}"
     chip, model = chip_and_model(name)
     if request.model and request.model.casefold() not in model.casefold():
-        return f"it is a {name}"
+        return f"it is {name}"
     if request.architecture and request.architecture.casefold() not in chip.casefold():
         return f"its chip is {chip}"
     return ""

@@ -1,17 +1,15 @@
 """May a unit be lent to a VM; if not, exactly why, and what to change.
 
-A VM's guest is hostile, and the host must survive the lending. So there are two levels of refusal. *Never*: it cannot
-work, or it would cost what no one can give back (data on a disk, the way into the host, a kernel that hangs, another
-VM's device); the fix is always an act of the user's own. *Refused*: it costs the host something that its owner may give
-(the screen, a USB keyboard, a network card that is down); a user who names the device may force it. A *note* refuses
-nothing. Nothing here changes the host, sets ``allow_unsafe_interrupts`` or edits a boot line.
+A VM's guest is hostile, and the host must survive the lending. What no one could give back is never lent: data on a
+disk, the way into the host, a kernel that hangs, another VM's device. What the host's owner may give, a user may force:
+the screen, a USB keyboard, a network card that is down. Nothing here changes the host, sets
+``allow_unsafe_interrupts`` or edits a boot line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import final
@@ -21,6 +19,7 @@ from harness.devices.holders import Holders, holders_of
 from harness.devices.inventory import is_real_group, same_slot, units_of
 from harness.devices.iommu import read_iommu, read_vfio
 from harness.devices.names import PciNames
+from harness.devices.objection import Code, Examined, Level, Objection
 from harness.devices.pci import DEVICES, read_functions
 from harness.devices.usage import Disk, HostUse, Interface
 from harness.model.device import PassthroughUnit, PciFunction
@@ -56,81 +55,6 @@ _SERVICES = {
         "sudo systemctl stop display-manager",
     ),
 }
-
-
-class Level(StrEnum):
-    """How much an objection weighs."""
-
-    NEVER = "never"
-    """No force helps; the fix must come first."""
-    REFUSED = "refused"
-    """Not unasked: a user who names the device may force it."""
-    NOTE = "note"
-    """To be known; it refuses nothing."""
-
-
-class Code(StrEnum):
-    """What an objection is about; stable, for programs."""
-
-    IOMMU_OFF = "iommu-off"
-    NO_REMAPPING = "no-interrupt-remapping"
-    NO_VFIO = "no-vfio-pci"
-    GONE = "gone"
-    DISK = "disk"
-    NETWORK = "network"
-    GROUP = "group-shared"
-    USB = "usb-devices"
-    SCREEN = "screen"
-    IN_USE = "in-use"
-    LENT = "lent-to-a-vm"
-    HOLDERS = "holders-unknown"
-    VFS = "virtual-functions"
-    NO_RESET = "no-reset"
-    APART = "functions-apart"
-    TOGETHER = "several-gpus"
-    FABRIC = "nvlink-fabric"
-
-
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """One thing that speaks against lending a unit."""
-
-    code: Code
-    level: Level
-    reason: str
-    fix: str
-
-    @property
-    def forceable(self) -> bool:
-        """Whether the user may decide against it."""
-        return self.level is not Level.NEVER
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """A unit with all that is known about it."""
-
-    unit: PassthroughUnit
-    objections: tuple[Objection, ...]
-    names: dict[str, str]
-    """Of each function by address, as in the list of PCI ids; empty where the list does not know it."""
-    vendors: dict[str, str]
-    """Likewise, of its vendor."""
-
-    def refusals(self, force: bool = False) -> tuple[Objection, ...]:
-        """What keeps it from being lent; the heaviest first."""
-        kept = (Level.NEVER,) if force else (Level.NEVER, Level.REFUSED)
-        return tuple(one for one in self.objections if one.level in kept)
-
-    def label(self, address: str) -> str:
-        """The name of a function; its vendor and numbers where it has none that is known."""
-        ids = next(function.ids for function in self.unit.functions if function.address == address)
-        return self.names[address] or " ".join(word for word in (self.vendors[address], f"[{ids}]") if word)
-
-    @property
-    def notes(self) -> tuple[Objection, ...]:
-        """What should be known and refuses nothing."""
-        return tuple(one for one in self.objections if one.level is Level.NOTE)
 
 
 @final
@@ -187,7 +111,13 @@ def examine(unit: PassthroughUnit, root: Path = Path("/"), view: HostView | None
         *_held(unit, host),
         *_notes(unit, host),
     ]
-    return tuple(sorted(found, key=lambda one: list(Level).index(one.level)))
+    return tuple(sorted(map(_printable, found), key=lambda one: list(Level).index(one.level)))
+
+
+def _printable(found: Objection) -> Objection:
+    """Names of interfaces, drivers and nodes are other people's text."""
+    reason, fix = ("".join(c if c.isprintable() else "?" for c in text) for text in (found.reason, found.fix))
+    return replace(found, reason=reason, fix=fix)
 
 
 def describe(function: PciFunction) -> str:
@@ -230,7 +160,7 @@ def _gone(unit: PassthroughUnit, host: HostView) -> Iterable[Objection]:
         if function.vfs:
             some = f"{len(function.vfs)} virtual functions ({function.vfs[0]}, …)"
             path = f"/{DEVICES}/{function.address}/sriov_numvfs"
-            fix = f"end what uses them, then: echo 0 | sudo tee {path}; or ask for a virtual function instead"
+            fix = f"end what uses them, then: sudo sh -c 'echo 0 > {path}'; or ask for a virtual function instead"
             yield _never(Code.VFS, f"{function.address} has {some}, which would be gone", fix)
 
 

@@ -56,9 +56,9 @@ def number(path: Path, most: int = 0xFFFF_FFFF) -> int | None:
 
 
 def link_name(path: Path) -> str:
-    """Last part of what a symbolic link points to; empty when it is no link."""
+    """Last part of what a symbolic link points to, in printable ASCII; empty when it is no link."""
     try:
-        return Path(os.readlink(path)).name  # noqa: PTH115  Path.readlink raises for odd text that this returns
+        return _CONTROL.sub("?", Path(os.readlink(path)).name)  # noqa: PTH115  Path.readlink raises for odd text
     except (OSError, ValueError):
         return ""
 

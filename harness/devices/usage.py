@@ -153,6 +153,7 @@ class HostUse:
 def _disk_users(root: Path, blocks: dict[str, Path]) -> dict[str, list[str]]:
     """Name of a block device → mount points, ``swap``, ``btrfs``."""
     numbers = {sysfs.text(place / "dev"): name for name, place in blocks.items()}
+    mapped = {sysfs.text(place / "dm/name"): name for name, place in blocks.items() if name.startswith("dm-")}
     users: dict[str, list[str]] = {}
     mounts = (sysfs.data(root / "proc/self/mountinfo", _LONG) or b"").decode("utf-8", "replace")
     for line in mounts.splitlines():
@@ -161,7 +162,8 @@ def _disk_users(root: Path, blocks: dict[str, Path]) -> dict[str, list[str]]:
         if len(fields) < 5 or len(source) < 2:
             continue
         # Btrfs has a number of its own and names one of its disks.
-        name = numbers.get(fields[2]) or Path(source[1]).name
+        named = Path(source[1]).name
+        name = numbers.get(fields[2]) or mapped.get(named, named)
         if name in blocks:
             users.setdefault(name, []).append(_unescaped(fields[4]))
     for line in (sysfs.data(root / "proc/swaps", _LONG) or b"").decode("utf-8", "replace").splitlines()[1:]:

@@ -1,30 +1,53 @@
-"""Devices that could be passed through: GPUs, and the IOMMU before them."""
+"""Devices that could be passed through: the IOMMU before them, the driver that holds them, and the GPUs.
+
+Only cells with a device need any of this, so nothing here is a failure; what is off is told with how to turn it on.
+"""
 
 from __future__ import annotations
 
-from harness.doctor.host import Answer, Host, State, read
+from harness.devices.objection import Examined
+from harness.devices.safety import HostView, survey
+from harness.doctor.host import Answer, Host, State
 
 
 def iommu(host: Host) -> Answer:
-    """Whether the IOMMU is on."""
-    groups = host.root / "sys/kernel/iommu_groups"
-    count = len(list(groups.iterdir())) if groups.is_dir() else 0
-    if count:
-        return State.OK, f"on, {count} groups", ""
-    return State.OK, "off: no device can be passed through (only needed for GPU cells)", ""
+    """Whether the IOMMU keeps devices and their interrupts apart, and with which kernel argument it would."""
+    view = HostView(host.root)
+    found = view.iommu
+    if not found.on:
+        # Without a GPU there is nothing to turn it on for.
+        wanted = State.WARN if view.units else State.OK
+        return wanted, "off: no device can be passed through (only needed for GPU cells)", found.fix
+    groups = f"on, {found.groups} groups"
+    if found.unsafe:
+        fix = "remove allow_unsafe_interrupts from the options of vfio_iommu_type1 in /etc/modprobe.d, then reboot"
+        return State.WARN, f"{groups}, but vfio was told to lend devices whose interrupts are not remapped", fix
+    if found.remapping is False:
+        return State.WARN, f"{groups}, but interrupts are not remapped: no device can be passed through", found.fix
+    return State.OK, groups + (", interrupts are remapped" if found.remapping else ""), ""
+
+
+def vfio(host: Host) -> Answer:
+    """Whether there is the driver that holds a device while it is lent."""
+    view = HostView(host.root)
+    state = State.OK if view.vfio.there or not view.units else State.WARN
+    return state, view.vfio.found, view.vfio.fix if state is State.WARN else ""
 
 
 def gpus(host: Host) -> Answer:
-    """Every GPU with its driver and IOMMU group."""
-    found = []
-    for device in sorted((host.root / "sys/bus/pci/devices").glob("*")):
-        code = read(device / "class")
-        # Display controllers, and processing accelerators (PCI Code and ID Assignment Specification).
-        if code.startswith(("0x03", "0x12")):
-            ids = f"{read(device / 'vendor')[2:]}:{read(device / 'device')[2:]}"
-            driver = device / "driver"
-            bound = f", driver {driver.readlink().name}" if driver.is_symlink() else ", no driver"
-            group = device / "iommu_group"
-            where = f", IOMMU group {group.readlink().name}" if group.is_symlink() else ""
-            found.append(f"{device.name} [{ids}]{bound}{where}")
-    return State.OK, "; ".join(found) or "none: cells without a device run all the same", ""
+    """Every GPU, and whether it may be passed through or the first reason why not."""
+    surveyed = survey(host.root)
+    if not surveyed:
+        return State.OK, "none: cells without a device run all the same", ""
+    refused = any(one.refusals() for one in surveyed)
+    fix = "kdmatrix devices tells all reasons, and what to change" if refused else ""
+    return State.OK, "; ".join(_in_words(one) for one in surveyed), fix
+
+
+def _in_words(one: Examined) -> str:
+    unit = one.unit
+    gpu = unit.gpus[0]
+    group = "" if unit.group is None else f", IOMMU group {unit.group}"
+    refused = one.refusals()
+    verdict = f"not to be passed through: {refused[0].reason}" if refused else "may be passed through"
+    return f"{unit.address} {one.label(unit.address)}, driver {gpu.driver or 'none'}{group}: {verdict}"

@@ -57,6 +57,7 @@ def examine(lab: Lab, root: Path = Path("/"), fetch_date: Callable[[str], str] |
         ("open files", partial(resources.open_files, host)),
         ("clock", mirror.clock),
         ("IOMMU", partial(devices.iommu, host)),
+        ("vfio-pci", partial(devices.vfio, host)),
         ("GPUs", partial(devices.gpus, host)),
     ):
         try:

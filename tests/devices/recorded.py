@@ -31,6 +31,7 @@ _VENDORS = {
     "1000": "Broadcom / LSI",
     "1002": "Advanced Micro Devices, Inc. [AMD/ATI]",
     "1022": "Advanced Micro Devices, Inc. [AMD]",
+    "10b5": "PLX Technology, Inc.",
     "10de": "NVIDIA Corporation",
     "144d": "Samsung Electronics Co Ltd",
     "10ec": "Realtek Semiconductor Co., Ltd.",
@@ -278,6 +279,8 @@ class _Tree:
             self.disks[name] = self.root / "sys/devices/virtual/block" / name
             self.classed("block", self.disks[name], name, self.numbers[name])
             (self.disks[name] / "holders").mkdir()
+            known = re.search(rf"^{name} .*/dev/mapper/(\S+)$", "\n".join(self.machine.get("mounts", [])), re.MULTILINE)
+            self.write(self.disks[name] / "dm/name", f"{known[1] if known else name}\n")
             for part in parts:
                 self.link(self.disks[part] / "holders" / name, self.disks[name])
                 self.link(self.disks[name] / "slaves" / part, self.disks[part])
