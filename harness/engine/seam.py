@@ -105,6 +105,10 @@ def local_engine(
     """
     import dask
     from distributed import Client, LocalCluster
+    from distributed.comm.inproc import global_manager
+
+    # It names itself after the address that leads to the Internet, and fails where none does and no name resolves.
+    global_manager._ip = "127.0.0.1"
 
     resources = {"vm:none": slots} | {f"vm:{device}": most for device, most in (devices or {}).items()}
     resources |= dict.fromkeys(boxes, 1)

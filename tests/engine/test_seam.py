@@ -109,6 +109,11 @@ def test_cells_of_one_device_wait_for_each_other_and_hold_up_nobody_else() -> No
     assert alone.most == 1
 
 
+def test_the_engine_asks_nobody_for_this_hosts_address() -> None:
+    with local_engine("run", attempt_of, 1) as engine:
+        assert engine._client.scheduler.address.startswith("inproc://127.0.0.1/")
+
+
 def test_two_runs_in_one_process_do_not_meet() -> None:
     def named(name: str) -> object:
         return lambda one, number: attempt_of(one, number, reason=name)
