@@ -124,6 +124,14 @@ def test_a_card_that_is_down_may_be_forced_away_and_one_that_is_up_may_not(tmp_p
     assert codes(judged(recorded, tmp_path)["0000:01:00.0"]) == {"network"}
 
 
+def test_a_card_that_is_up_stays_even_if_the_world_is_reached_otherwise(tmp_path: Path) -> None:
+    recorded = machine("workstation-shared-group")
+    recorded.recording["default_routes"] = []
+    found = judged(recorded, tmp_path)["0000:01:00.0"]
+    assert codes(found) == {"network!"}
+    assert found.refusals()[0].fix.endswith("or if nothing needs it: sudo ip link set enp2s0 down")
+
+
 def test_what_the_host_has_given_away_itself_is_no_objection(tmp_path: Path) -> None:
     recorded = machine("workstation-shared-group")
     recorded.functions["0000:02:00.0"].update(driver="vfio-pci", net={})
