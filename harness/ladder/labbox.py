@@ -16,11 +16,10 @@ from harness.ladder.cell import Ladder, Stopped, with_evidence
 from harness.ladder.loading import kernel_name
 from harness.ladder.rungs import Rung
 from harness.ladder.workshop import Workshop
-from harness.machines.console import Trouble
 from harness.machines.guest import Guest, GuestLost
 from harness.machines.labbox.box import LabBoxMachine, NoAnswer, Running
 from harness.machines.labbox.claim import alone, give_back, take
-from harness.machines.labbox.console import BoxConsole, attached
+from harness.machines.labbox.console import BoxConsole, attached, judge_silence
 from harness.machines.labbox.entries import BootEntry
 from harness.machines.labbox.home import KIND, bring_home, hurry_home, record
 from harness.machines.labbox.identity import Identity
@@ -36,8 +35,6 @@ from harness.model.taint import letters
 _OWN = "the box's own installation is used"
 _ANSWERS = 60.0
 """Seconds in which a box that nobody uses answers."""
-_SILENCE = 60.0
-"""Seconds without a byte on the console after which a kernel that does not answer is taken to hang."""
 _TESTS = "/run/kdmatrix"
 """On the box, in memory: a reboot takes it away."""
 _MAKE_ROOM = f"mkdir -p {_TESTS} && mount -t tmpfs -o mode=755,nosuid,nodev,exec kdmatrix {_TESTS}"
@@ -308,31 +305,9 @@ class _BoxLadder(Ladder):
         if last.outcome is Outcome.MISS and kept.complaint:
             last = replace(last, outcome=Outcome.FAIL, reason=f"{kept.complaint}; {last.reason}")
         elif last.outcome is Outcome.MISS and self.unanswered:
-            verdict = self._judge_silence(home, silent)
+            verdict = judge_silence(self.machine.serial, silent, answers_now=home)
             last = replace(last, outcome=verdict[0], reason=f"{last.reason}; {verdict[1]}")
         self.stages[-1] = last
-
-    def _judge_silence(self, home: bool, silent: float) -> tuple[Outcome, str]:
-        """A box that did not answer: only its console can tell a hang from trouble on the network."""
-        assert self.machine is not None
-        serial = self.machine.serial
-        if not serial.attached:
-            return Outcome.MISS, "without a console, a hang cannot be told from trouble on the network"
-        seen = serial.judged.worst(Trouble.OOPS, Trouble.SOFT_LOCKUP, Trouble.HARD_LOCKUP, Trouble.RCU_STALL)
-        if seen is not None:
-            return Outcome.FAIL, f"{seen.trouble}: {seen.text}"
-        if not serial.begun:
-            return Outcome.MISS, "the kernel's first line never came to the console"
-        if serial.asks_for_login:
-            return Outcome.MISS, "the console asks for a login, so the box came up and only its network does not work"
-        if silent < _SILENCE:
-            return Outcome.MISS, f"the console was still at work {silent:.0f} s before the end: slow, or no network"
-        if not home:
-            return Outcome.MISS, "its default kernel does not answer, either: the box or the network is at fault"
-        return (
-            Outcome.FAIL,
-            f"hang: the console was silent for {silent:.0f} s, and the default kernel answers on the same network",
-        )
 
     def _give_back(self) -> None:
         assert self.machine is not None

@@ -6,13 +6,17 @@ import contextlib
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from harness.errors import InfraError
 from harness.hostcmd import start
-from harness.machines.console import Console
+from harness.machines.console import Console, Trouble
+from harness.model.outcome import Outcome
 
 _LINE_LIMIT = 4096
+_SILENCE = 60.0
+"""Seconds without a byte on the console after which a kernel that does not answer is taken to hang."""
 
 
 class BoxConsole:
@@ -26,6 +30,7 @@ class BoxConsole:
         self.attached = False
         self._release = release
         self._line = b""
+        self._before: deque[bytes] = deque(maxlen=20)
         self._begun = self._over = False
 
     @property
@@ -58,8 +63,39 @@ class BoxConsole:
             # A second kernel that begins is the next boot, even where it is of the same release.
             self._over = self._begun
             self._begun = self._begun or f"Linux version {self._release} ".encode() in line
+        elif not self._begun and f" {self._release} #".encode() in line:
+            # A quiet kernel keeps its first line to itself; the trace of what goes wrong in it names it, too.
+            self._begun = True
+            for one in self._before:
+                self.judged.feed(one)
         if self._begun and not self._over:
             self.judged.feed(line)
+        self._before.append(line)
+
+
+def judge_silence(serial: BoxConsole, silent: float, *, answers_now: bool) -> tuple[Outcome, str]:
+    """What it means that a box did not answer: only its console can tell a hang from trouble on the network.
+
+    ``silent`` is for how many seconds it had printed nothing when it was given up; ``answers_now`` says whether its
+    default kernel answers on the same network since then.
+    """
+    if not serial.attached:
+        return Outcome.MISS, "without a console, a hang cannot be told from trouble on the network"
+    seen = serial.judged.worst(Trouble.OOPS, Trouble.SOFT_LOCKUP, Trouble.HARD_LOCKUP, Trouble.RCU_STALL)
+    if seen is not None:
+        return Outcome.FAIL, f"{seen.trouble}: {seen.text}"
+    if not serial.begun:
+        return Outcome.MISS, "the kernel's first line never came to the console"
+    if serial.asks_for_login:
+        return Outcome.MISS, "the console asks for a login: the box came up, and only its network does not work"
+    if silent < _SILENCE:
+        return Outcome.MISS, f"the console was at work until {silent:.0f} s before the end: slow, or without network"
+    if not answers_now:
+        return Outcome.MISS, "its default kernel does not answer, either: the box or the network is at fault"
+    return (
+        Outcome.FAIL,
+        f"hang: the console was silent for {silent:.0f} s, and the default kernel answers on the same network",
+    )
 
 
 @contextlib.contextmanager

@@ -87,6 +87,8 @@ def systemd_boot_entries(text: str) -> list[BootEntry]:
     """
     try:
         found = json.loads(text)
+        if not isinstance(found, list):
+            raise ValueError("no list")
         return [
             BootEntry(str(one["id"]), str(one.get("version", "")), _path(one))
             for one in found
