@@ -40,6 +40,7 @@ class Code(StrEnum):
     LENT = "lent-to-a-vm"
     HOLDERS = "holders-unknown"
     VFS = "virtual-functions"
+    MEDIATED = "mediated-devices"
     NO_RESET = "no-reset"
     APART = "functions-apart"
     TOGETHER = "several-gpus"

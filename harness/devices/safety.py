@@ -31,6 +31,7 @@ _FORWARDING = frozenset({0x0604, 0x0607, 0x0609})
 _NVSWITCH = (0x10DE, 0x0680)
 """Vendor and class of the switches of an NVLink fabric."""
 _VGA = 0x0300
+_MEDIATED = "/sys/bus/mdev/devices"
 _WORDS = {
     0x0106: "the SATA controller",
     0x0108: "the NVMe drive",
@@ -162,6 +163,10 @@ def _gone(unit: PassthroughUnit, host: HostView) -> Iterable[Objection]:
             path = f"/{DEVICES}/{function.address}/sriov_numvfs"
             fix = f"end what uses them, then: sudo sh -c 'echo 0 > {path}'; or ask for a virtual function instead"
             yield _never(Code.VFS, f"{function.address} has {some}, which would be gone", fix)
+        if made := host.use.mediated(function):
+            reason = f"{function.address} has mediated devices ({len(made)}: {made[0]}, …), which would be gone"
+            fix = f"end the VMs that use them, then remove each: sudo sh -c 'echo 1 > {_MEDIATED}/{made[0]}/remove'"
+            yield _never(Code.MEDIATED, reason, fix)
 
 
 def _contents(unit: PassthroughUnit, host: HostView) -> Iterable[Objection]:

@@ -73,6 +73,7 @@ class HostUse:
         }
         self._routes = _default_routes(root)
         self._usb = [real for path in sysfs.children(root / "sys/bus/usb/devices") if (real := sysfs.real(path))]
+        self._mediated = [real for path in sysfs.children(root / "sys/bus/mdev/devices") if (real := sysfs.real(path))]
         self._drm = [real for path in sysfs.children(root / "sys/class/drm") if (real := sysfs.real(path))]
         self._framebuffers = {
             path.name: real for path in sysfs.children(root / "sys/class/graphics") if (real := sysfs.real(path))
@@ -113,6 +114,11 @@ class HostUse:
                 if code and code != _HUB:
                     found.append(" ".join(sysfs.text(place / "product").split())[:60] or place.name)
         return tuple(found)
+
+    def mediated(self, function: PciFunction) -> tuple[str, ...]:
+        """UUIDs of the mediated devices (vGPUs) that were made on a function."""
+        home = self._home(function)
+        return tuple(place.name for place in self._mediated if home is not None and place.is_relative_to(home))
 
     def screen(self, function: PciFunction) -> Screen:
         """What a function shows now."""

@@ -8,8 +8,8 @@ simulator. Every value of the YAML is text; numbers are converted where they are
 A function: ``id`` (vendor:device), ``class`` (4 or 6 digits) and ``name`` (as in pci.ids); and, as it has them,
 ``under`` (the bridge above), ``driver``, ``override``, ``group``, ``sub``, ``rev``, ``reset`` (methods), ``bars``
 (``1 128G wide prefetch``), ``rebar``, ``link`` (``16.0 x16 of 32.0 x16``), ``numa``, ``boot_vga``, ``power``, ``vfs``
-(how many it could have), ``physfn``, ``mdev`` (id: [name, available]), ``gone`` (config space reads as all ones), and
-below it ``drm`` (node: {connector: status}), ``sound`` (nodes), ``fb``, ``net`` (interface: up or down), ``block``
+(how many it could have), ``physfn``, ``mdev`` (id: [name, available]), ``mediated`` (UUIDs of such devices), ``gone``
+(config space reads as all ones), and below it ``drm`` (node: {connector: status}), ``sound`` (nodes), ``fb``, ``net`` (interface: up or down), ``block``
 (disk: [partitions]) with ``subsystem`` for an NVMe disk with several paths, ``usb`` (name: class and product),
 ``nvidia`` (its minor number).
 """
@@ -251,6 +251,9 @@ class _Tree:
         if minor := spec.get("nvidia"):
             self.write(f"proc/driver/nvidia/gpus/{address}/information", f"Model: \t x\nDevice Minor: \t {minor}\n")
             self.write(self.root / "dev" / f"nvidia{minor}", "")
+        for name in spec.get("mediated", []):
+            self.write(home / name / "available", "")
+            self.link(self.root / "sys/bus/mdev/devices" / name, home / name)
         for disk, partitions in spec.get("block", {}).items():
             self.disk(home, spec, disk, partitions)
 

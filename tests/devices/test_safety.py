@@ -49,7 +49,7 @@ VERDICTS: dict[str, dict[str, set[str]]] = {
         "0000:65:00.0": set(),
         "0000:c1:00.0": {"screen", "no-reset?"},
     },
-    "vgpu-t4": {"0000:3b:00.0": {"holders-unknown"}, "0000:d8:00.0": {"holders-unknown"}},
+    "vgpu-t4": {"0000:3b:00.0": {"mediated-devices!", "holders-unknown"}, "0000:d8:00.0": {"holders-unknown"}},
     "workstation-shared-group": {
         "0000:01:00.0": {"network!"},
         "0000:05:00.0": {"in-use!", "screen", "functions-apart?", "no-reset?"},

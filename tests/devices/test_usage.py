@@ -94,6 +94,13 @@ def test_usb_devices_are_named_and_hubs_are_not(tmp_path: Path) -> None:
     assert HostUse(root).usb(read_function(root, "0000:04:00.0")) == ()
 
 
+def test_mediated_devices_belong_to_the_gpu_that_they_were_made_on(tmp_path: Path) -> None:
+    root = machine("vgpu-t4").unfold(tmp_path)
+    name = "aa618089-8b16-4d01-a136-25a0f3c73123"
+    assert HostUse(root).mediated(read_function(root, "0000:3b:00.0")) == (name,)
+    assert HostUse(root).mediated(read_function(root, "0000:d8:00.0")) == ()
+
+
 def test_a_screen_is_what_boots_what_has_a_framebuffer_and_what_is_connected(tmp_path: Path) -> None:
     root = machine("workstation-shared-group").unfold(tmp_path)
     assert HostUse(root).screen(read_function(root, "0000:05:00.0")) == Screen(True, ("fb0",), ("DP-1",))
