@@ -45,10 +45,21 @@ def _host_key(value: str) -> str:
         raw = base64.b64decode(blob, validate=True)
     except binascii.Error:
         raw = b""
-    # RFC 4253, section 6.6: the key itself says again what it is.
-    if raw[4 : 4 + len(kind)] != kind.encode():
+    if _fields(raw)[:1] != [kind.encode()]:
         raise ValueError(f"{quoted(value[:40])}… is cut or damaged; copy the line of /etc/ssh/ssh_host_*_key.pub whole")
     return f"{kind} {blob}"
+
+
+def _fields(raw: bytes) -> list[bytes]:
+    """The parts of a key, each with its length before it (RFC 4253, section 6.6); none where they do not add up."""
+    found = []
+    while raw:
+        length = int.from_bytes(raw[:4], "big")
+        if len(raw) < 4 + length:
+            return []
+        found.append(raw[4 : 4 + length])
+        raw = raw[4 + length :]
+    return found
 
 
 Words = Annotated[
