@@ -9,9 +9,9 @@ A function: ``id`` (vendor:device), ``class`` (4 or 6 digits) and ``name`` (as i
 ``under`` (the bridge above), ``driver``, ``override``, ``group``, ``sub``, ``rev``, ``reset`` (methods), ``bars``
 (``1 128G wide prefetch``), ``rebar``, ``link`` (``16.0 x16 of 32.0 x16``), ``numa``, ``boot_vga``, ``power``, ``vfs``
 (how many it could have), ``physfn``, ``mdev`` (id: [name, available]), ``mediated`` (UUIDs of such devices), ``gone``
-(config space reads as all ones), and below it ``drm`` (node: {connector: status}), ``sound`` (nodes), ``fb``, ``net`` (interface: up or down), ``block``
-(disk: [partitions]) with ``subsystem`` for an NVMe disk with several paths, ``usb`` (name: class and product),
-``nvidia`` (its minor number).
+(config space reads as all ones), and below it ``drm`` (node: {connector: status}), ``sound`` (nodes), ``fb``, ``net``
+(interface: up or down), ``block`` (disk: [partitions]) with ``subsystem`` for an NVMe disk with several paths,
+``usb`` (name: class and product), ``nvidia`` (its minor number).
 """
 
 from __future__ import annotations
