@@ -1,0 +1,119 @@
+"""Resets between cells, so that what one guest did to a device is not found by the next.
+
+The kernel knows several ways for most devices and publishes those that a function has, in the order in which it would
+try them (``reset_method``, since 5.15): what its vendor wrote for it, ACPI, a function level reset, power management,
+the bus. It stops at the first that does not fail. Here each is tried by name, and the device looked at after it: a
+reset that succeeds and leaves a device that does not answer has failed. When none helps, the functions are removed
+from the bus and found again.
+
+The kernel waits 65 s for a device that does not come back from a function level reset ("not ready 65535ms after FLR;
+giving up"), deaf to signals. The patience here is longer, so that its own verdict is heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.devices.binding import RESCAN, LeasedUnit
+
+PATIENCE = 100.0
+"""Seconds for one reset."""
+NO_METHOD = "no reset method"
+_UNNAMED = "the kernel's own choice"
+
+
+@dataclass(frozen=True, slots=True)
+class ResetReport:
+    """What was tried, and what came of it."""
+
+    done: tuple[tuple[str, str], ...]
+    """Address and the method that worked, :data:`NO_METHOD`, or empty when none did."""
+    failed: tuple[str, ...] = ()
+    """Attempts that failed, with the kernel's reason or what the device showed after it."""
+    sick: tuple[str, ...] = ()
+    """What is wrong with the device after all of it; empty when it is well."""
+    rediscovered: bool = False
+    """Whether it had to be removed from the bus and found again."""
+
+    def describe(self) -> str:
+        """``flr``, ``no reset method``; with addresses where the functions differ."""
+        words = {how or "failed" for _, how in self.done}
+        each = (f"{how or 'failed'} ({address})" for address, how in self.done)
+        text = words.pop() if len(words) == 1 else ", ".join(each)
+        return f"{text}, then removed from the bus and found again" if self.rediscovered else text
+
+
+def reset(unit: LeasedUnit, sick: Callable[[str], tuple[str, ...]], patience: float = PATIENCE) -> ResetReport:
+    """Reset every function of a leased unit that can be, and say how it is then. Nobody may use it meanwhile.
+
+    Args:
+        unit: the leased unit; without a valid lease nothing is written.
+        sick: what is wrong with a function now; empty when it is well.
+        patience: seconds for each reset.
+
+    Raises:
+        InfraError: the lease is lost.
+        Stuck: the kernel has not come back from a reset; the device must be left alone.
+    """
+    done: list[tuple[str, str]] = []
+    failed: list[str] = []
+    for address in unit.functions:
+        done.append((address, _reset(unit, address, sick, patience, failed)))
+    wrong = _all(unit, sick)
+    if not wrong:
+        return ResetReport(tuple(done), tuple(failed))
+    _rediscover(unit, patience, failed)
+    return ResetReport(tuple(done), tuple(failed), _all(unit, sick), rediscovered=True)
+
+
+def _reset(
+    unit: LeasedUnit, address: str, sick: Callable[[str], tuple[str, ...]], patience: float, failed: list[str]
+) -> str:
+    path = unit.path(address)
+    if not (path / "reset").exists():
+        return NO_METHOD
+    chooser = path / "reset_method"
+    order = unit.read(chooser) if chooser.exists() else ""
+    worked = ""
+    for method in order.split() or [_UNNAMED]:
+        try:
+            if method != _UNNAMED:
+                unit.write(chooser, method)
+            unit.write(path / "reset", "1", patience)
+        except OSError as error:
+            failed.append(f"{address} {method}: {error.strerror}")
+            continue
+        wrong = sick(address)
+        if not wrong:
+            worked = method
+            break
+        failed.append(f"{address} {method}: {'; '.join(wrong)}")
+    if order:  # whatever ends the loop early leaves this to the restoring of the originals
+        _put_back(unit, address, order, failed)
+    return worked
+
+
+def _put_back(unit: LeasedUnit, address: str, order: str, failed: list[str]) -> None:
+    try:
+        unit.write(unit.path(address) / "reset_method", order)
+    except OSError as error:
+        failed.append(f"{address}: its order of reset methods could not be restored: {error.strerror}")
+
+
+def _rediscover(unit: LeasedUnit, patience: float, failed: list[str]) -> None:
+    """Remove all functions from the bus and look for them; their drivers are asked anew, and overrides are gone."""
+    for address in reversed(unit.functions):
+        if unit.present(address):
+            try:
+                unit.write(unit.path(address) / "remove", "1", patience)
+            except OSError as error:
+                failed.append(f"{address} remove: {error.strerror}")
+    try:
+        unit.write(unit.root / RESCAN, "1", patience)
+    except OSError as error:
+        failed.append(f"rescan: {error.strerror}")
+
+
+def _all(unit: LeasedUnit, sick: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(word for address in unit.functions for word in sick(address))
