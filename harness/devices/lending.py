@@ -145,10 +145,12 @@ class Desk:
         surveyed = {one.unit.address: one for one in view.survey()}
         chosen = choose(request, tuple(surveyed.values()))
         refused = dict(chosen.refused)
+        leased = {record.unit for record in self.lender.leases.held()}
         units = []
         for unit in chosen.units:
             force = request.force or unit.address in self.forced
-            if found := surveyed[unit.address].refusals(force):
+            # What follows from its being lent by us is no reason against it, but one to wait.
+            if found := surveyed[unit.address].refusals(force, leased=unit.address in leased):
                 refused[unit.address] = f"{found[0].reason} ({found[0].fix})" if found[0].fix else found[0].reason
             else:
                 units.append(unit)

@@ -88,6 +88,14 @@ def test_who_waits_gets_it_when_the_other_gives_it_back(host: Lab) -> None:
     thread.join(30)
 
 
+def test_a_device_that_another_cells_vm_has_open_is_waited_for_and_not_refused(host: Lab) -> None:
+    with lend(host.desk(), NVIDIA):
+        host.kernel.hold_node(4242, "qemu-system-x86", "/dev/vfio/14")
+        with pytest.raises(InfraError, match="all that fits card is taken"), lend(host.desk(), NVIDIA):
+            pass
+        (host.root / "proc/4242/fd/3").unlink()
+
+
 def test_waiting_ends_with_the_run(host: Lab) -> None:
     stop = threading.Event()
     stop.set()
