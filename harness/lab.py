@@ -159,7 +159,7 @@ def _misplaced(cell: Cell) -> str:
     request = cell.request
     if request is not None and (request.model or request.architecture or request.memory or request.mdev):
         return f"a device of {cell.machine.name} is asked for by address, vendor or id only"
-    return "mediated and virtual devices are made on this host only" if request is not None and request.virtual else ""
+    return "virtual devices are made on this host only" if request is not None and request.virtual else ""
 
 
 def builds_at_a_time() -> int:

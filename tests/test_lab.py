@@ -8,7 +8,9 @@ import pytest
 
 from harness.home import Home
 from harness.lab import Lab, host_facts
-from harness.model.cell import Cell, DebianKernel, KernelSpec, Series
+from harness.model.cell import Cell, DebianKernel, InstalledKernel, KernelSpec, Series
+from harness.model.device import DeviceRequest
+from harness.model.machine import LabBox
 
 
 @pytest.fixture
@@ -53,6 +55,34 @@ def test_a_stack_that_needs_a_device_gets_one_or_is_no_cell(
     monkeypatch.setenv("KDMATRIX_CONTENT", str(tmp_path / "content"))
     assert lab.unfit(cell("g", "rocm")) == "rocm needs a device"
     assert lab.unfit(cell("g", "rocm", device="card")) is None
+
+
+BOX = LabBox("box", "debian-13", "box.example", "grub", "/key")
+INSTALLED = KernelSpec("mine", Series.LONGTERM, InstalledKernel("6.12.*"))
+
+
+def test_boxes_boot_what_they_have_installed_and_vms_what_can_be_had(lab: Lab) -> None:
+    assert lab.unfit(Cell("debian-13", INSTALLED, "intree", machine=BOX)) is None
+    assert lab.unfit(Cell("debian-13", INSTALLED, "intree")) == (
+        "mine is installed on lab boxes, and debian-13 runs in a VM"
+    )
+    fetched = Cell("debian-13", KernelSpec("k", Series.LONGTERM, DebianKernel("trixie")), "intree", machine=BOX)
+    assert lab.unfit(fetched) == "box boots only kernels that are installed on it"
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (DeviceRequest("gpu", vendor=0x10DE), None),
+        (DeviceRequest("gpu", address="0000:01:00.0"), None),
+        (DeviceRequest("gpu", model="H100"), "a device of box is asked for by address, vendor or id only"),
+        (DeviceRequest("gpu", virtual=True), "virtual devices are made on this host only"),
+    ],
+)
+def test_a_device_of_a_box_is_asked_for_by_what_the_box_itself_says(
+    lab: Lab, request_: DeviceRequest, reason: str | None
+) -> None:
+    assert lab.unfit(Cell("debian-13", INSTALLED, "intree", "gpu", request=request_, machine=BOX)) == reason
 
 
 def test_the_host_is_described_without_its_name() -> None:

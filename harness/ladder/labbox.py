@@ -241,7 +241,7 @@ class _BoxLadder(Ladder):
 
     def _bring_tests(self, remote: Remote) -> None:
         """Copy the compute tests into the box' memory."""
-        folder = self.shop.images.once("tests runner", self.shop.images.tests)
+        folder = self.shop.images.once("tests runner", self.shop.images.tests).resolve()
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             archive.add(folder, arcname="gpu_tests", filter=_of_root)

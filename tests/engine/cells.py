@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.model.cell import Cell, DebianKernel, KernelSpec, Series
+from harness.model.cell import Cell, DebianKernel, InstalledKernel, KernelSpec, Series
+from harness.model.machine import LabBox
 from harness.model.outcome import Outcome
 from harness.model.records import Attempt, StageResult
 from harness.model.stage import Stage
@@ -13,6 +14,12 @@ RUN = "20260412t101530123z-7k3m9q2xwb"
 def cell(name: str, boots: int = 1, stack: str = "s") -> Cell:
     """A cell whose kernel, and thus whose parts, follow from ``name``."""
     return Cell("g", KernelSpec(name, Series.LONGTERM, DebianKernel("suite", name)), stack, boots=boots)
+
+
+def on_box(name: str, box: str, host: str) -> Cell:
+    """A cell on a lab box at an address."""
+    machine = LabBox(box, "g", host, "kexec", "/key")
+    return Cell("g", KernelSpec(name, Series.LONGTERM, InstalledKernel("6.*")), "s", machine=machine)
 
 
 def attempt_of(one: Cell, number: int, outcome: Outcome = Outcome.PASS, reason: str = "", run: str = RUN) -> Attempt:

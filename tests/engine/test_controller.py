@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cells import RUN, attempt_of, cell
+from engine.cells import RUN, attempt_of, cell, on_box
 from harness.engine.controller import Controller, Listener
 from harness.errors import InfraError
 from harness.journal import owner_alive
@@ -130,6 +130,27 @@ def test_never_more_cells_are_handed_over_than_the_engine_has_slots(store: Store
 
     controller(store).carry_out(FakeEngine(work, slots=2), planned)
     assert most[0] == 2
+
+
+def test_a_lab_box_executes_one_cell_at_a_time_beside_the_slots(store: Store) -> None:
+    # Two names of one box are one box.
+    boxes = [on_box("a", "one", "h1"), on_box("b", "one", "h1"), on_box("c", "same", "h1"), on_box("d", "two", "h2")]
+    planned = plan(store, *(cell(f"k{index}") for index in range(3)), *boxes)
+    guard, running, seen = threading.Lock(), [], set()
+
+    def work(one: Cell, number: int) -> Attempt:
+        with guard:
+            running.append(one.machine.host if one.machine else "vm")
+            seen.add(tuple(sorted(running)))
+        threading.Event().wait(0.05)
+        with guard:
+            running.remove(one.machine.host if one.machine else "vm")
+        return attempt_of(one, number)
+
+    attempts = controller(store).carry_out(FakeEngine(work, slots=1), planned)
+    assert len(attempts) == len(planned)
+    assert ("h1", "h2", "vm") in seen
+    assert not any(now.count(place) > 1 for now in seen for place in now)
 
 
 def test_an_interruption_gives_running_boots_back_and_begins_no_other(store: Store) -> None:

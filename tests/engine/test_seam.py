@@ -10,8 +10,8 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from engine.cells import attempt_of, cell
-from harness.engine.seam import local_engine
+from engine.cells import attempt_of, cell, on_box
+from harness.engine.seam import local_engine, place_of
 from harness.ladder.cell import Stopped
 from harness.model.cell import Cell
 from harness.model.records import Attempt
@@ -107,6 +107,19 @@ def test_cells_of_one_device_wait_for_each_other_and_hold_up_nobody_else() -> No
         for future in [engine.submit(one, index + 1) for index, one in enumerate(cells)]:
             future.result(60)
     assert alone.most == 1
+
+
+def test_lab_boxes_have_room_where_no_vm_has_any() -> None:
+    first, second = on_box("a", "one", "h1"), on_box("b", "two", "h2")
+    both = threading.Barrier(2)
+
+    def work(one: Cell, number: int) -> Attempt:
+        both.wait(30)
+        return attempt_of(one, number)
+
+    with local_engine("run", work, 0, boxes={place_of(first), place_of(second)}) as engine:
+        done = [future.result(60) for future in [engine.submit(first, 1), engine.submit(second, 1)]]
+    assert [one.cell_id for one in done] == [first.id, second.id]
 
 
 def test_the_engine_asks_nobody_for_this_hosts_address() -> None:
