@@ -22,6 +22,7 @@ from harness.machines.labbox.box import Interrupted, LabBoxMachine, NoAnswer
 from harness.machines.labbox.entries import BootEntry
 from harness.machines.labbox.identity import HostKeyRefused, Identity
 from harness.machines.labbox.oneshot import Grub, one_shot
+from harness.machines.labbox.remains import remains
 from harness.machines.labbox.remote import Remote
 from harness.machines.ssh import KeyPair
 from harness.model.cell import InstalledKernel
@@ -294,6 +295,24 @@ def test_cells_of_one_lab_wait_for_one_another_by_the_address_of_the_box(box: La
         assert time.monotonic() >= started + 1.0
     with claim.alone(tmp_path / "boxes", box, 1.0, lambda: False):
         pass
+
+
+# What it kept.
+
+
+def test_a_panic_that_the_box_kept_speaks_against_the_kernel_that_it_names(remote: Remote) -> None:
+    kept = b"<0>[  9.1] Kernel panic - not syncing: Fatal exception\n<4>[  9.1] Not tainted 6.1.0-tested #1 Debian\n"
+    folder = "/var/lib/systemd/pstore/7"
+    remote.script(f"mkdir -p {claim.FOLDER} {folder} && cat >{folder}/old", stdin=kept)
+    remote.script(f"sleep 0.05; echo >{claim.FOLDER}/owner; sleep 0.05")
+    assert remains(remote, "6.1.0-tested", BOOT_ID).files == {}, "it was there before the box was taken"
+    remote.script(f"cat >{folder}/dmesg.txt", stdin=kept)
+    found = remains(remote, "6.1.0-tested", BOOT_ID)
+    assert found.complaint == "kernel panic: Fatal exception (the box kept it: pstore.txt)"
+    assert kept in found.files["pstore.txt"]
+    assert b"/pstore/7/old" not in found.files["pstore.txt"]
+    assert remains(remote, "6.12.0-default", BOOT_ID).complaint == ""
+    remote.script(f"rm -r {claim.FOLDER} /var/lib/systemd")
 
 
 # What boots next.

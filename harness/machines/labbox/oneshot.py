@@ -204,7 +204,7 @@ class Kexec:
 
     def armed(self, remote: Remote) -> bool:
         """See :meth:`OneShot.armed`."""
-        return remote.ask(["cat", "/sys/kernel/kexec_loaded"]).strip() == "1"
+        return remote.script("cat /sys/kernel/kexec_loaded 2>/dev/null || echo 0").strip() == "1"
 
     def disarm(self, remote: Remote) -> None:
         """See :meth:`OneShot.disarm`."""
