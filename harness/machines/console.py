@@ -57,6 +57,7 @@ _PHASES: tuple[tuple[str, str], ...] = (
 )
 
 _LINE_LIMIT = 4096
+_DRAWN = re.compile(rb"(?<=[\r\n])|(?=\x1b)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,11 @@ class Console:
         with self._guard:
             self.last_byte = self._clock()
             self._keep(data)
-            for part in data.splitlines(keepends=True):
+            # Firmware draws its dialogs: each text of theirs begins with a move of the cursor and none ends a line.
+            for part in _DRAWN.split(data) if self.phase == "firmware" else data.splitlines(keepends=True):
+                if part.startswith(b"\x1b") and self.phase == "firmware":
+                    self._look(self._line.decode("utf-8", "replace").strip())
+                    self._line.clear()
                 self._line += part[: max(0, _LINE_LIMIT - len(self._line))]
                 if part.endswith((b"\n", b"\r")):
                     self._look(self._line.decode("utf-8", "replace").strip())

@@ -140,6 +140,17 @@ def test_however_the_bytes_arrive_the_record_is_the_same(data: bytes, cuts: list
         assert record(fed(*(bytes([byte]) for byte in data))) == whole
 
 
+def test_what_firmware_draws_into_a_box_is_read_without_any_end_of_line() -> None:
+    edge = "│".encode()
+    rows = b"".join(b"\x1b[%02d;01H%s%s%s" % (row, edge, b" " * 78, edge) for row in range(1, 50))
+    text = b"\x1b[22;18H" + edge + b" Verification failed: (0x1A) Security Violation " + edge
+    seen = fed(b"BdsDxe: starting Boot0001\r\n", rows + text, rows)
+    worst = seen.worst(Trouble.HARNESS)
+    assert worst is not None
+    assert worst.text == "Verification failed: (0x1A) Security Violation"
+    assert seen.phase == "firmware"
+
+
 def test_of_a_long_console_the_head_and_the_tail_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "HEAD_LIMIT", 10)
     monkeypatch.setattr(console, "TAIL_LIMIT", 6)
