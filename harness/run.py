@@ -21,7 +21,7 @@ from harness.journal import owner_alive
 from harness.lab import Lab, builds_at_a_time, host_facts
 from harness.ladder.cell import execute, make_parts
 from harness.ladder.labbox import execute_on_box
-from harness.ladder.workshop import Workshop
+from harness.ladder.workshop import Workshop, emulation_factor
 from harness.machines.acceleration import Acceleration, cannot_open, prove
 from harness.machines.hypervisor import Hypervisor
 from harness.model.cell import Cell
@@ -81,6 +81,7 @@ def carry_out(
     Raises:
         InfraError: this host cannot run VMs at all (no libvirt, no QEMU, no disk space).
     """
+    emulation_factor()  # a bad setting is told before anything is made
     planned = store.pending(run_id, owner_alive)
     if not planned:
         store.finish_run(run_id)

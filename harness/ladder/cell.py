@@ -22,7 +22,7 @@ from harness.ladder.build import build_rung
 from harness.ladder.lending import blame_the_host, in_domain, lend
 from harness.ladder.loading import Modules
 from harness.ladder.rungs import Rung
-from harness.ladder.workshop import Workshop
+from harness.ladder.workshop import EMULATION_FACTOR, Workshop
 from harness.machines import secured
 from harness.machines.firmware import SecureBoot
 from harness.machines.guest import Guest, GuestLost
@@ -183,6 +183,7 @@ class Ladder:
             cmdline=" ".join(word for word in (blacklist, stack.cmdline, cell.kernel.cmdline) if word),
             work=shop.work,
             secure_boot=self._secure_boot(),
+            patience=max(1.0, shop.scale / EMULATION_FACTOR),
         )
         with contextlib.ExitStack() as keeper:
             machine: list[VirtualMachine] = []
@@ -209,7 +210,7 @@ class Ladder:
 
     def _boot(self, machine: VirtualMachine) -> Rung:
         deadline = min(self.deadline, time.monotonic() + self.cell.timeouts.boot * self.shop.scale)
-        quiet = _QUIET if self.shop.accelerator == "kvm" else _QUIET * 2
+        quiet = _QUIET if self.shop.accelerator == "kvm" else _QUIET * self.shop.scale / 2
         machine.wait_for_ssh(deadline, quiet)
         guest = self.guest = Guest(machine)
         said = guest.must(["sh", "-c", "uname -r; cat /proc/cmdline /proc/version"], timeout=30 * self.shop.scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from harness.devices.lending import Desk
 from harness.drivers.build import Drivers
+from harness.errors import UserError
 from harness.images.builder import Images
 from harness.images.recipe import Recipes
 from harness.journal import Journal
@@ -22,6 +24,27 @@ from harness.suites.manifest import TestSpec
 
 EMULATION_FACTOR = 4.0
 """How much longer everything in a guest may take without hardware acceleration."""
+
+
+_SLOWEST = 1000.0
+
+
+def emulation_factor() -> float:
+    """:data:`EMULATION_FACTOR`, or what ``$KDMATRIX_EMULATION_FACTOR`` says of a host that is slower than most.
+
+    Raises:
+        UserError: that is no number from 1 to 1000.
+    """
+    said = os.environ.get("KDMATRIX_EMULATION_FACTOR", "")
+    if not said:
+        return EMULATION_FACTOR
+    try:
+        factor = float(said)
+    except ValueError:
+        factor = 0.0
+    if not 1.0 <= factor <= _SLOWEST:
+        raise UserError(f"KDMATRIX_EMULATION_FACTOR={said}: write a number from 1 to {_SLOWEST:.0f}, such as 10")
+    return factor
 
 
 @dataclass(slots=True)
@@ -55,4 +78,4 @@ class Workshop:
     @property
     def scale(self) -> float:
         """Factor on every time-out inside a guest."""
-        return EMULATION_FACTOR if self.accelerator == "qemu" else 1.0
+        return emulation_factor() if self.accelerator == "qemu" else 1.0

@@ -67,6 +67,8 @@ class BootRequest:
     secure_boot: SecureBoot | None = None
     """Start through UEFI with Secure Boot on; None has the kernel handed to QEMU."""
     passthrough: Passthrough = field(default_factory=Passthrough)
+    patience: float = 1.0
+    """Factor on the wait for one SSH connection, where emulation is slower than usual."""
 
 
 class VirtualMachine:
@@ -120,7 +122,7 @@ class VirtualMachine:
             if self.console.ssh_begun.is_set():
                 try:
                     # Even an idle guest that will never answer keeps the port open: QEMU accepts for it.
-                    patience = min(_SSH_TRY, max(1.0, deadline - now))
+                    patience = min(_SSH_TRY * self._request.patience, max(1.0, deadline - now))
                     self.shell = SshShell.connect(
                         self.domain.ssh_port, self.host_key, self.client_key, timeout=patience
                     )

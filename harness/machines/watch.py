@@ -17,6 +17,8 @@ _REGISTERS = re.compile(r"\b[RE]IP=([0-9a-f]{8,16}) [RE]FL=([0-9a-f]{8}).*\bHLT=
 _INTERRUPT_FLAG = 1 << 9
 """EFLAGS.IF (Intel SDM vol. 1, 3.4.3)."""
 
+_REAL_MODE = 1 << 20
+
 SAMPLES = 6
 
 
@@ -67,8 +69,14 @@ class StallDetector:
         if all(cpu.halted for sample in recent for cpu in sample):
             return Stall.IDLE
         for number in range(min(len(sample) for sample in recent)):
-            # A CPU taken offline is halted with interrupts off, and does no harm.
-            if all(not sample[number].interrupts_enabled and not sample[number].halted for sample in recent):
+            # A CPU taken offline is halted with interrupts off, and does no harm. Below the first megabyte a BIOS is at
+            # work in real mode, silent and with interrupts off; no kernel runs there.
+            if all(
+                not sample[number].interrupts_enabled
+                and not sample[number].halted
+                and sample[number].instruction_pointer >= _REAL_MODE
+                for sample in recent
+            ):
                 return Stall.SPINNING
         return Stall.NONE
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.images.initramfs import GUEST_INIT
 from harness.images.recipe import Recipes
-from harness.ladder.workshop import EMULATION_FACTOR
+from harness.ladder.workshop import emulation_factor
 from harness.machines.domain import Domain
 from harness.model.cell import Cell
 from harness.model.records import Attempt
@@ -36,7 +36,7 @@ def script(
     """
     stack = recipes.stack(cell.guest, cell.stack)
     picked = pick_tests(tests, cell.tests) if cell.tests else list(tests.values())
-    scale = EMULATION_FACTOR if boot.domain.accelerator == "qemu" else 1.0
+    scale = emulation_factor() if boot.domain.accelerator == "qemu" else 1.0
     init = GUEST_INIT if (stack.init or recipes.guest(cell.guest).init) == "minimal" else "/sbin/init"
     steps = command_lines(cell, stack, picked, scale)
     return "".join(

@@ -16,6 +16,7 @@ RECORDED = (Path(__file__).parent / "recorded/registers-two-cpus.txt").read_text
 IDLE = CpuSample(0xFFFFFFFF81D12E2F, interrupts_enabled=True, halted=True)
 BUSY = CpuSample(0xFFFFFFFF81ABF910, interrupts_enabled=True, halted=False)
 SPINS = CpuSample(0xFFFFFFFF81ABF910, interrupts_enabled=False, halted=False)
+BIOS = CpuSample(0x60E, interrupts_enabled=False, halted=False)
 OFFLINE = CpuSample(0xFFFFFFFF81ABF910, interrupts_enabled=False, halted=True)
 
 
@@ -60,6 +61,7 @@ def judge(*samples: tuple[CpuSample, ...], needed: int = 3) -> list[Stall]:
         ((BUSY,), Stall.NONE),
         ((BUSY, IDLE), Stall.NONE),
         ((BUSY, OFFLINE), Stall.NONE),
+        ((BIOS,), Stall.NONE),
         ((), Stall.NONE),
     ],
 )
