@@ -24,6 +24,11 @@ def test_an_accelerator_that_nobody_recorded_is_said_to_be_unknown() -> None:
     assert "not recorded" in summary_of(replace(RUN, host={})).lead[-1]
 
 
+def test_a_run_that_was_to_end_before_any_boot_says_so() -> None:
+    lead = summary_of(replace(RUN, host={}, options={"until": "build"})).lead[-1]
+    assert lead == "Nothing was booted: the run was to end with build."
+
+
 def test_failures_that_differ_only_in_numbers_are_one_group() -> None:
     cells = views(small_run()[0], lambda _: True)
     failed = next(cell for cell in cells if cell.state is State.FAIL)
