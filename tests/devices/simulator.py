@@ -143,6 +143,12 @@ class SimulatedKernel:
         (folder / "comm").write_text(f"{command}\n", encoding="ascii")
         (folder / "fd/3").symlink_to(node)
 
+    def set_up(self, address: str, driver: str, override: str) -> None:
+        """From the next boot on, a function is given to another driver."""
+        boot = self.boot
+        boot[address] |= {"driver": driver, "override": override, "known_to": [driver] if driver != VFIO else []}
+        self._replace(self._boot, json.dumps(boot))
+
     def reboot(self) -> None:
         """Everything is as after a boot: nothing that was written to sysfs is left."""
         self._rescan("", Path(), "1")

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import harness
-from devices.host import BRIEF, UNITS, Host
+from devices.host import BRIEF, GPU, UNITS, Host
 from devices.simulator import VFIO
 from harness.devices.borrow import Borrowed, Lender
 from harness.devices.hostwide import HostDirectory
@@ -46,10 +46,21 @@ class Killed(BaseException):
     """The process is dead: whatever it still tries has no effect."""
 
 
+@dataclass(frozen=True)
+class Fate:
+    """What happens to a process at which of its next acts."""
+
+    how: str
+    act: str
+    after: int
+    """How many acts of that name go well before."""
+
+
 @dataclass
 class Child:
     """A write that the kernel has not come back from; it has the lock of the lease."""
 
+    parent: int
     hold: int
     act: Callable[[], None]
 
@@ -65,8 +76,7 @@ class Process:
     host: Host
     owner: Owner
     children: list[Child]
-    fate: tuple[str, int] | None = None
-    """What happens to it, and at which act from now on."""
+    fate: Fate | None = None
     struck: bool = False
     loans: dict[str, tuple[AbstractContextManager[Borrowed], Borrowed]] = field(default_factory=dict)
     leases: list[Lease] = field(default_factory=list)
@@ -90,26 +100,24 @@ class Process:
         lender.quarantine._directory = MortalDirectory(self.host.directory, self)
         return lender
 
-    def tick(self, act: Callable[[], Any], hold: int | None = None) -> Any:
+    def tick(self, name: str, act: Callable[[], Any], hold: int | None = None) -> Any:
         """Do one thing, or die before it, after it, or while a child does it; or be told that it does not come back."""
         if self.dead:
             raise Killed
-        kind = None
-        if self.fate is not None:
-            kind, left = self.fate
-            self.fate = (kind, left - 1)
-            if left or (hold is None and kind == "stuck"):
-                kind = None
-            else:
-                self.fate, self.struck = None, True
-        if kind in ("during", "stuck") and hold is not None:
-            self.children.append(Child(os.dup(hold), act))
-        if kind == "stuck":
+        how = ""
+        if self.fate is not None and self.fate.act == name:
+            if self.fate.after:
+                self.fate = replace(self.fate, after=self.fate.after - 1)
+            elif hold is not None or self.fate.how in ("before", "after"):
+                how, self.fate, self.struck = self.fate.how, None, True
+        if hold is not None and how in ("during", "stuck"):
+            self.children.append(Child(self.owner.pid, os.dup(hold), act))
+        if how == "stuck":
             raise Stuck("the simulated kernel did not come back")
-        if kind in ("before", "during"):
+        if how in ("before", "during"):
             self.die()
         done = act()
-        if kind == "after":
+        if how == "after":
             self.die()
         return done
 
@@ -120,17 +128,18 @@ class Process:
     # harness.devices.writes.Writes
 
     def write(self, path: Path, text: str, *, timeout: float, hold: int) -> None:
-        if any(child.inode == os.fstat(hold).st_ino for child in self.children):
+        mine = [child for child in self.children if child.parent == self.owner.pid]
+        if any(child.inode == os.fstat(hold).st_ino for child in mine):
             raise Stuck("an earlier write has not come back")
-        number = 0 if self.dead else hold
-        self.tick(lambda: self.host.kernel.write(path, text, timeout=timeout, hold=number), hold)
+        # A child has a descriptor of its own for the lock, which outlives this process.
+        self.tick(path.name, lambda: self.host.kernel.write(path, text, timeout=timeout, hold=0), hold)
 
     def read(self, path: Path, *, timeout: float, hold: int) -> str:
-        text: str = self.tick(lambda: self.host.kernel.read(path, timeout=timeout, hold=hold))
+        text: str = self.tick("read", lambda: self.host.kernel.read(path, timeout=timeout, hold=hold))
         return text
 
     def load(self, module: str, *, timeout: float, hold: int) -> None:
-        self.tick(lambda: self.host.kernel.load(module, timeout=timeout, hold=hold))
+        self.tick("load", lambda: self.host.kernel.load(module, timeout=timeout, hold=hold))
 
 
 class MortalDirectory(HostDirectory):
@@ -141,10 +150,10 @@ class MortalDirectory(HostDirectory):
         object.__setattr__(self, "process", process)
 
     def write(self, subject: str, kind: str, data: bytes) -> None:
-        self.process.tick(lambda: super(MortalDirectory, self).write(subject, kind, data))
+        self.process.tick("record", lambda: super(MortalDirectory, self).write(subject, kind, data))
 
     def remove(self, path: Path) -> None:
-        self.process.tick(lambda: super(MortalDirectory, self).remove(path))
+        self.process.tick("record", lambda: super(MortalDirectory, self).remove(path))
 
     process: Process
 
@@ -162,6 +171,7 @@ def _host() -> Host:
 def empty_host() -> Host:
     """A host without leases, after a boot. One tree is unfolded for all examples, as that is most of their time."""
     host = _host()
+    host.kernel.set_up(GPU, "nouveau", "")
     for path in host.directory.iterdir():
         path.unlink()
     host.reboot()
@@ -170,7 +180,21 @@ def empty_host() -> Host:
 
 
 units = st.sampled_from(ADDRESSES)
-fates = st.none() | st.tuples(st.sampled_from(["before", "after", "during", "stuck"]), st.integers(0, 40))
+acts = (
+    "record",
+    "read",
+    "driver_override",
+    "unbind",
+    "drivers_probe",
+    "bind",
+    "reset_method",
+    "reset",
+    "remove",
+    "rescan",
+)
+fates = st.builds(
+    Fate, st.sampled_from(["before", "after", "during", "stuck"]), st.sampled_from(acts), st.integers(0, 3)
+)
 picks = st.integers(0, 3)
 
 
@@ -212,8 +236,15 @@ class Lending(RuleBasedStateMachine):
                 lending.gen.close()  # type: ignore[attr-defined]
         process.loans.clear()
 
+    @rule(pick=picks, address=units)
+    def borrow(self, pick: int, address: str) -> None:
+        self.try_to_borrow(pick, address, None)
+
     @rule(pick=picks, address=units, fate=fates)
-    def borrow(self, pick: int, address: str, fate: tuple[str, int] | None) -> None:
+    def borrow_with_a_fate(self, pick: int, address: str, fate: Fate) -> None:
+        self.try_to_borrow(pick, address, fate)
+
+    def try_to_borrow(self, pick: int, address: str, fate: Fate | None) -> None:
         process = self.living(pick)
         holder = self.holder(address)
         quarantined = self.host.lender().quarantine.of(UNITS[address])
@@ -242,11 +273,23 @@ class Lending(RuleBasedStateMachine):
         self.tokens.append(borrowed.token)
         return None
 
-    @precondition(lambda self: any(process.loans and not process.dead for process in self.processes))
-    @rule(data=st.data(), fate=fates, interrupted=st.booleans())
-    def give_back(self, data: st.DataObject, fate: tuple[str, int] | None, interrupted: bool) -> None:
-        loans = [(process, address) for process in self.processes if not process.dead for address in process.loans]
-        process, address = data.draw(st.sampled_from(loans))
+    def loans(self) -> list[tuple[Process, str]]:
+        return [(process, address) for process in self.processes if not process.dead for address in process.loans]
+
+    @precondition(loans)
+    @rule(data=st.data(), interrupted=st.booleans())
+    def give_back(self, data: st.DataObject, interrupted: bool) -> None:
+        self.try_to_give_back(*data.draw(st.sampled_from(self.loans())), None, interrupted)
+
+    @precondition(loans)
+    @rule(data=st.data(), fate=fates, sick=st.booleans())
+    def give_back_with_a_fate(self, data: st.DataObject, fate: Fate, sick: bool) -> None:
+        process, address = data.draw(st.sampled_from(self.loans()))
+        if sick:
+            self.health(address, well=False)
+        self.try_to_give_back(process, address, fate, False)
+
+    def try_to_give_back(self, process: Process, address: str, fate: Fate | None, interrupted: bool) -> None:
         lending, borrowed = process.loans.pop(address)
         process.fate, process.struck = fate, False
         error = KeyboardInterrupt() if interrupted else None
@@ -272,8 +315,8 @@ class Lending(RuleBasedStateMachine):
     def kill(self, pick: int) -> None:
         self.bury(self.living(pick))
 
-    @rule(pick=picks, fate=fates)
-    def reap(self, pick: int, fate: tuple[str, int] | None) -> None:
+    @rule(pick=picks, fate=st.none() | fates)
+    def reap(self, pick: int, fate: Fate | None) -> None:
         process = self.living(pick)
         process.fate, process.struck = fate, False
         try:
@@ -287,19 +330,19 @@ class Lending(RuleBasedStateMachine):
             assert all(record.owner in living for record in self.host.lender().leases.held())
         return None
 
-    @rule(pick=picks)
-    def use_a_lease_that_is_over(self, pick: int) -> None:
-        process = self.living(pick)
-        current = [borrowed.check.__self__ for _, borrowed in process.loans.values()]  # type: ignore[attr-defined]
+    @rule()
+    def use_leases_that_are_over(self) -> None:
         before = self.host.lender().leases.held()
-        for lease in process.leases:
-            if lease not in current:
-                with pytest.raises(LeaseLost):
-                    lease.check()
-                with pytest.raises(LeaseLost):
-                    lease.touching((Original(lease.record.unit, "wrong", "wrong"),))
-                with pytest.raises(LeaseLost):
-                    lease.release()
+        for process in self.processes:
+            current = [borrowed.token for _, borrowed in process.loans.values()]
+            for lease in process.leases:
+                if lease.token not in current and not process.dead:
+                    with pytest.raises(LeaseLost):
+                        lease.check()
+                    with pytest.raises(LeaseLost):
+                        lease.touching((Original(lease.record.unit, "wrong", "wrong"),))
+                    with pytest.raises(LeaseLost):
+                        lease.release()
         assert self.host.lender().leases.held() == before
 
     # The host
@@ -313,37 +356,32 @@ class Lending(RuleBasedStateMachine):
                 child.act()
         os.close(child.hold)
 
-    @rule()
-    def reboot(self) -> None:
+    @rule(reserved=st.booleans())
+    def reboot(self, reserved: bool) -> None:
+        """The administrator may have changed which driver gets the GPU at boot."""
         for process in self.processes:
             self.bury(process)
         self.drop_children()
+        self.host.kernel.set_up(GPU, *((VFIO, VFIO) if reserved else ("nouveau", "")))
         self.host.reboot()
+        self.boot = self.host.kernel.state()
         self.sick.clear()
 
-    @rule(address=units)
-    def put_in_quarantine(self, address: str) -> None:
-        self.host.lender().quarantine.add(address, "test")
+    @rule(address=units, act=st.sampled_from(["add", "lift", "wait a day"]))
+    def quarantine(self, address: str, act: str) -> None:
+        quarantine = self.host.lender().quarantine
+        if act == "add":
+            quarantine.add(address, "test")
+        elif act == "lift":
+            quarantine.lift(address)
+        else:
+            self.host.pass_time(timedelta(days=1))
 
-    @rule(address=units)
-    def lift(self, address: str) -> None:
-        self.host.lender().quarantine.lift(address)
-
-    @rule()
-    def a_day_passes(self) -> None:
-        self.host.pass_time(timedelta(days=1))
-
-    @rule(address=units)
-    def fall_off(self, address: str) -> None:
+    @rule(address=units, well=st.booleans())
+    def health(self, address: str, well: bool) -> None:
         if self.host.kernel.device(address).exists():
-            self.host.kernel.fall_off(address)
-            self.sick.add(address)
-
-    @rule(address=units)
-    def recover(self, address: str) -> None:
-        if self.host.kernel.device(address).exists():
-            self.host.kernel.recover(address)
-            self.sick.discard(address)
+            (self.host.kernel.recover if well else self.host.kernel.fall_off)(address)
+            (self.sick.discard if well else self.sick.add)(address)
 
     # What must always hold
 
@@ -377,12 +415,12 @@ class Lending(RuleBasedStateMachine):
             while self.children:
                 self.the_kernel_comes_back(done=True)
             for address in ADDRESSES:
-                self.recover(address)
+                self.health(address, well=True)
             for process in self.processes:
                 self.bury(process)
             self.host.lender().reap()
             for address in ADDRESSES:
-                self.recover(address)
+                self.health(address, well=True)
             assert self.host.kernel.state() == self.boot
             assert self.host.lender().leases.held() == []
         finally:
@@ -390,7 +428,7 @@ class Lending(RuleBasedStateMachine):
 
 
 Lending.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLending = Lending.TestCase
 
