@@ -18,6 +18,7 @@ from rich.text import Text
 
 from harness.cli.longterm import longterm_warnings
 from harness.cli.output import BAD_INPUT, NOTHING_RAN, OK, err, fail, out, reported, say, show_json, warn
+from harness.devices.borrow import Lender
 from harness.devices.lending import what_force_does
 from harness.errors import UserError
 from harness.lab import Lab, host_facts
@@ -89,7 +90,8 @@ def run(
             if not selection.cells:
                 _show_left_out(selection.left_out)
                 fail("no cell is left to run", NOTHING_RAN)
-            for text in what_force_does(forced):
+            leased = [record.unit for record in Lender().leases.held()] if forced else []
+            for text in what_force_does(forced, leased=leased):
                 warn(text)
             run_id, limits = _begin(store, selection, vms, until, forced)
         _carry_out(lab, store, run_id, _with_vms(limits, vms), until, forced)

@@ -166,8 +166,8 @@ class Desk:
             lent.facts["device.mediated"] = ", ".join(lent.mediated)
 
 
-def what_force_does(addresses: Collection[str], root: Path = Path("/")) -> list[str]:
-    """Say of each device that the user forces what the host loses with it.
+def what_force_does(addresses: Collection[str], root: Path = Path("/"), leased: Collection[str] = ()) -> list[str]:
+    """Say of each device that the user forces what the host loses with it; of ``leased`` ones, beside being lent.
 
     Raises:
         UserError: there is no such device, or no force helps.
@@ -179,10 +179,12 @@ def what_force_does(addresses: Collection[str], root: Path = Path("/")) -> list[
             known = ", ".join(surveyed) or "it has none"
             raise UserError(f"--force-device {address}: no GPU of this host has this address; known: {known}")
         one = surveyed[address]
-        if never := one.refusals(force=True):
+        if never := one.refusals(force=True, leased=address in leased):
             fix = f"; {never[0].fix}" if never[0].fix else ""
             raise UserError(f"--force-device {address}: no force helps: {never[0].reason}{fix}")
-        lost = "; ".join(found.reason for found in one.refusals()) or "nothing speaks against it"
+        lost = (
+            "; ".join(found.reason for found in one.refusals(leased=address in leased)) or "nothing speaks against it"
+        )
         functions = ", ".join(function.address for function in one.unit.functions)
         said.append(f"{functions} is taken from the host until its cells have ended: {lost}")
     return said

@@ -93,6 +93,10 @@ def test_a_device_that_another_cells_vm_has_open_is_waited_for_and_not_refused(h
         host.kernel.hold_node(4242, "qemu-system-x86", "/dev/vfio/14")
         with pytest.raises(InfraError, match="all that fits card is taken"), lend(host.desk(), NVIDIA):
             pass
+        # Nor is it one for a user who forces it: the run waits.
+        with pytest.raises(UserError, match="a VM has it"):
+            what_force_does(["0000:01:00.0"], host.root)
+        assert what_force_does(["0000:01:00.0"], host.root, ["0000:01:00.0"])
         (host.root / "proc/4242/fd/3").unlink()
 
 

@@ -197,7 +197,8 @@ class Installation:
         left += [f"file {path}" for path in home.runs.glob("*/work")]
         for room in (home.cache, home.evidence, home.runs):
             for folder, _, names in os.walk(room):
-                if "/oci" in folder or "/headers/" in folder:  # whole trees of others, with hidden files of their own
+                # Whole trees of others, with hidden files of their own.
+                if any(tree in folder for tree in ("/oci", "/headers/", "/ccache/")):
                     continue
                 inside = [Path(folder) / name for name in names] + [Path(folder)]
                 left += [f"half-made {p}" for p in inside if p.name.startswith(".") and p.suffix != ".lock"]
