@@ -15,8 +15,9 @@ from harness.errors import InfraError
 from harness.images.uki import STUB
 from harness.journal import Journal
 from harness.keys import SigningKeys
-from harness.machines.firmware import SecureBoot, _variable_tool, find_firmware, prepare_variables
+from harness.machines.firmware import SecureBoot, _variable_tool, find_firmware, plain_firmware, prepare_variables
 from harness.machines.hypervisor import Hypervisor
+from harness.machines.passthrough import Passthrough
 from harness.machines.ssh import KeyPair
 from harness.machines.vm import BootFailure, BootRequest, boot
 from harness.model.image import BootKernel, Image
@@ -65,6 +66,14 @@ def test_a_firmware_without_smm_or_with_keys_of_others_is_passed_over(root: Path
     found = find_firmware(root)
     assert found.code == root / CODE.lstrip("/")
     assert found.variables == root / VARIABLES.lstrip("/")
+
+
+def test_firmware_without_secure_boot_is_told_from_the_other_one(root: Path) -> None:
+    with pytest.raises(InfraError, match="no UEFI firmware without Secure Boot"):
+        plain_firmware(root)
+    describe(root, "60-plain.json", ("acpi-s3", "verbose-dynamic"), code="/usr/share/fw/plain.fd")
+    assert plain_firmware(root) == (root / "usr/share/fw/plain.fd", root / VARIABLES.lstrip("/"))
+    assert find_firmware(root).code == root / CODE.lstrip("/")
 
 
 def test_what_the_administrator_describes_hides_what_was_shipped(root: Path) -> None:
@@ -155,3 +164,39 @@ def test_a_kernel_that_a_stranger_signed_does_not_start(
     assert "Linux version" not in console
     assert journal.entries() == []
     assert list((tmp_path / "work").iterdir()) == [], "variables and partition go with the VM"
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_firmware_for_large_windows_starts_the_kernel_that_it_is_handed(
+    hypervisor: Hypervisor, real_boot_kernel: BootKernel, tmp_path: Path
+) -> None:
+    try:
+        plain_firmware()
+    except InfraError as error:
+        pytest.skip(str(error))
+    request = BootRequest(
+        cell_id="c/k/s/card",
+        run_id="run",
+        image=Image(real_boot_kernel, ()),
+        boot_dir=content_dir("guests") / "_boot",
+        accelerator="qemu",
+        init="minimal",
+        memory=512 << 20,
+        vcpus=1,
+        cmdline="",
+        work=tmp_path / "work",
+        passthrough=Passthrough(uefi=True, window=256 << 10),
+    )
+    journal = Journal(tmp_path / "journal", "run")
+    with boot(hypervisor, request, journal, KeyPair.generate("test")) as machine:
+        with pytest.raises(BootFailure) as caught:
+            machine.wait_for_ssh(time.monotonic() + 400, 5.0)
+        console = machine.console.content().decode(errors="replace")
+    # It gets as far as a kernel without a root can.
+    assert "Linux version" in console
+    assert "EFI v2" in console
+    assert caught.value.outcome is Outcome.MISS
+    assert "initramfs" in caught.value.reason
+    assert list((tmp_path / "work").iterdir()) == [], "the variables go with the VM"
