@@ -206,12 +206,34 @@ def _restore(unit: LeasedUnit, original: Original) -> str:
             _attempt(unit, f"giving {address} back to {original.driver}", driver / "bind", address)
             if unit.driver(address) != original.driver:
                 raise InfraError(f"{address} was given back to {original.driver}, which did not take it")
-    methods = unit.path(address) / "reset_method"
-    if original.reset_method and methods.exists() and unit.read(methods) != original.reset_method:
-        _attempt(unit, f"restoring the reset methods of {address}", methods, original.reset_method)
+    set_reset_methods(unit, address, original.reset_method)
     if not loaded:
         return f"no driver, as {original.driver} is not loaded any more"
     return original.driver or "no driver"
+
+
+def set_reset_methods(unit: LeasedUnit, address: str, order: str) -> None:
+    """Have the kernel use these methods again, in this order, as far as it still has them.
+
+    The kernel lists what it found when it met the function, and checks what is written against what is possible now:
+    it refuses its own list once a second function came to the bus, which then cannot be reset for one of them.
+    """
+    path = unit.path(address) / "reset_method"
+    if not order or not path.exists() or unit.read(path) == order:
+        return
+    if not accepts_reset_methods(unit, address, order):
+        possible = [method for method in order.split() if accepts_reset_methods(unit, address, method)]
+        if possible:
+            accepts_reset_methods(unit, address, " ".join(possible))
+
+
+def accepts_reset_methods(unit: LeasedUnit, address: str, order: str) -> bool:
+    """Choose reset methods; False, and nothing changed, when the kernel refuses one of them."""
+    try:
+        unit.write(unit.path(address) / "reset_method", order)
+    except OSError:
+        return False
+    return True
 
 
 def _set_override(unit: LeasedUnit, address: str, driver: str) -> None:

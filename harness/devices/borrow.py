@@ -162,8 +162,9 @@ class Lender:
         # First what may hang, and in children: from then on the files of the device can be read here.
         originals = binding.read_originals(reach)
         found = PassthroughUnit(tuple(read_function(self._root, address) for address in reach.functions))
+        # The number of the group may be another: the kernel gives a new one to what it finds again on the bus.
         for before, now in zip(unit.functions, found.functions, strict=True):
-            if (before.ids, before.group) != (now.ids, now.group):
+            if before.ids != now.ids or now.group != found.group:
                 raise InfraError(f"{now.address} is not the device any more that it was when the run was planned")
         sick = [word for address in reach.functions for word in health.probe(self._root, address).sick]
         if sick:
@@ -184,7 +185,7 @@ class Lender:
             "device.reset_methods": " ".join(gpu.reset_methods) or reset.NO_METHOD,
             "device.lease": str(reach.lease.token),
         }
-        if gpu.link:
+        if gpu.link and gpu.link.width:
             facts["device.link"] = health.link_words(gpu.link)
         return facts
 

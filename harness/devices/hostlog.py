@@ -30,8 +30,10 @@ _KINDS = (
     ("link", re.compile(r"Link Down|Card not present|Surprise Down", re.I)),
     ("vfio", re.compile(r"\bvfio[-_]|^vfio\b|blocked until device is released")),
 )
-_HARMLESS = re.compile(r"enabling device|hiding ecap|: reset(?:ting| done)$|vgaarb|VFIO - User Level meta-driver")
-"""What vfio says when all is well."""
+_HARMLESS = re.compile(
+    r"enabling device|hiding ecap|: reset(?:ting| done)$|vgaarb|VFIO - User|Unsupported reset method"
+)
+"""What is said of a function of vfio when all is well; the last is an answer to us, not a complaint."""
 _LONG = re.compile(r"\b([0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f])(?:\.([0-7])(?![0-9a-f])|(?![0-9a-f:.]))", re.I)
 _SHORT = re.compile(r"(?<![0-9a-f:.])([0-9a-f]{2}:[01][0-9a-f]\.[0-7])(?![0-9a-f])", re.I)
 """In the lines of both IOMMUs, which leave domain 0 out."""

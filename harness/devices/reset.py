@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.devices.binding import RESCAN, LeasedUnit
+from harness.devices.binding import RESCAN, LeasedUnit, accepts_reset_methods, set_reset_methods
 
 PATIENCE = 100.0
 """Seconds for one reset."""
 NO_METHOD = "no reset method"
-_UNNAMED = "the kernel's own choice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +75,33 @@ def _reset(
     chooser = path / "reset_method"
     order = unit.read(chooser) if chooser.exists() else ""
     worked = ""
-    for method in order.split() or [_UNNAMED]:
+    for name, choice in _attempts(unit, address, order):
         try:
-            if method != _UNNAMED:
-                unit.write(chooser, method)
+            if choice:
+                unit.write(chooser, choice)
             unit.write(path / "reset", "1", patience)
         except OSError as error:
-            failed.append(f"{address} {method}: {error.strerror}")
+            failed.append(f"{address} {name}: {error.strerror}")
             continue
         wrong = sick(address)
         if not wrong:
-            worked = method
+            worked = name
             break
-        failed.append(f"{address} {method}: {'; '.join(wrong)}")
-    if order:  # whatever ends the loop early leaves this to the restoring of the originals
-        _put_back(unit, address, order, failed)
+        failed.append(f"{address} {name}: {'; '.join(wrong)}")
+    set_reset_methods(unit, address, order)  # what ends the loop early leaves this to the restoring of the originals
     return worked
 
 
-def _put_back(unit: LeasedUnit, address: str, order: str, failed: list[str]) -> None:
-    try:
-        unit.write(unit.path(address) / "reset_method", order)
-    except OSError as error:
-        failed.append(f"{address}: its order of reset methods could not be restored: {error.strerror}")
+def _attempts(unit: LeasedUnit, address: str, order: str) -> list[tuple[str, str]]:
+    """What to try: a name for the report, and what to write to ``reset_method`` before; empty for nothing."""
+    methods = order.split()
+    if len(methods) < 2:
+        return [(order or "the kernel's choice", "")]
+    by_name = [(method, method) for method in methods]
+    if accepts_reset_methods(unit, address, order):
+        return by_name
+    # Who chooses could not choose all of them again, so the kernel is let do what it can first.
+    return [(f"the kernel's choice of {order}", ""), *by_name]
 
 
 def _rediscover(unit: LeasedUnit, patience: float, failed: list[str]) -> None:

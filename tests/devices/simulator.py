@@ -55,6 +55,8 @@ class SimulatedKernel:
         self.before: Callable[[str, str], None] = lambda _act, _subject: None
         """Called with each act and its function (or module) before it takes effect; may raise in its place."""
         self.after: Callable[[str, str], None] = lambda _act, _subject: None
+        self.refused_methods: set[str] = set()
+        """Reset methods that are listed and not possible any more."""
         self.acts: list[tuple[str, str, str]] = []
         """(act, function, text) of every write."""
         self._boot = root / "boot.json"
@@ -186,7 +188,7 @@ class SimulatedKernel:
         self._ask(address)
 
     def _reset_method(self, address: str, path: Path, text: str) -> None:
-        if not set(text.split()) <= set(self.boot[address]["reset_method"].split()):
+        if not set(text.split()) <= set(self.boot[address]["reset_method"].split()) - self.refused_methods:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
         self._replace(path, f"{text}\n")
 

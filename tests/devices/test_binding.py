@@ -184,6 +184,18 @@ def test_the_order_of_reset_methods_is_restored(host: Host) -> None:
     assert host.kernel.state() == before
 
 
+def test_a_reset_method_that_is_not_possible_any_more_keeps_no_device_from_its_driver(host: Host) -> None:
+    unit, originals = given_to_vfio(host, GPU)
+    unit.write(unit.path(GPU) / "reset_method", "bus")
+    host.kernel.refused_methods = {"bus"}
+    binding.restore(unit, originals)
+    assert host.kernel.state()[GPU] == ("nouveau", "", "flr")
+    host.kernel.refused_methods = {"bus", "flr"}
+    unit.path(GPU).joinpath("reset_method").write_text("bus\n")
+    binding.restore(unit, originals)
+    assert host.kernel.driver(GPU) == "nouveau"
+
+
 def test_nothing_is_written_without_a_valid_lease(host: Host) -> None:
     unit, originals = given_to_vfio(host, GPU)
     unit.lease.release()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -161,6 +162,26 @@ def test_a_second_process_waits_or_is_told_who_has_it(host: Host) -> None:
             pass
 
 
+def test_who_waited_for_a_device_does_not_get_it_when_it_went_into_quarantine_meanwhile(host: Host) -> None:
+    said: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(InfraError) as caught, host.lender().borrow(host.units[GPU], "second", 20):
+            pass
+        said.append(str(caught.value))
+
+    with host.lender().borrow(host.units[GPU], "first", 0):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.3)
+        host.kernel.fall_off(GPU)
+    host.kernel.recover(GPU)
+    waiting.join()
+    assert "is in quarantine" in said[0]
+    assert "after a cell and a reset" in said[0]
+    assert host.lender().leases.held() == []
+
+
 def test_a_sick_device_is_not_lent_and_goes_into_quarantine_with_the_reason(host: Host) -> None:
     before = host.kernel.state()
     host.kernel.fall_off(GPU)
@@ -263,6 +284,21 @@ def test_a_device_that_changed_since_the_plan_is_not_lent(host: Host) -> None:
     (host.kernel.device(GPU) / "device").write_text("0x2330\n")
     with pytest.raises(InfraError, match=f"{GPU} is not the device any more"):
         lend(host)
+
+
+def test_a_group_with_a_new_number_is_the_same_and_one_that_fell_apart_is_not(host: Host) -> None:
+    def regroup(address: str, number: str) -> None:
+        link = host.kernel.device(address) / "iommu_group"
+        link.unlink()
+        link.symlink_to(f"../../../../kernel/iommu_groups/{number}")
+
+    regroup(GPU, "40")
+    with pytest.raises(InfraError, match=f"{SOUND} is not the device any more"):
+        lend(host)
+    regroup(SOUND, "40")
+    with host.lender().borrow(host.units[GPU], "x", 0) as borrowed:
+        assert borrowed.unit.group == 40
+        assert borrowed.facts["device.vfio"].startswith("group 40")
 
 
 def test_one_that_is_gone_is_not_lent(host: Host) -> None:

@@ -44,6 +44,7 @@ FINE = [
     f"vfio-pci {GPU}: resetting",
     f"vfio-pci {GPU}: reset done",
     f"vfio-pci {GPU}: vgaarb: VGA decodes changed: olddecodes=io+mem,decodes=none:owns=none",
+    f"vfio-pci {GPU}: Unsupported reset method 'bus'",
     "VFIO - User Level meta-driver version: 0.3",
     "DMAR: Intel(R) Virtualization Technology for Directed I/O",
     "AMD-Vi: Interrupt remapping enabled",

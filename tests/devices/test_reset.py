@@ -34,7 +34,7 @@ def test_the_first_method_that_works_is_taken_and_the_order_restored(host: Host)
     report = reset_of(host, leased(host, GPU))
     assert report == ResetReport(((GPU, "flr"), (SOUND, "no reset method")))
     assert report.describe() == f"flr ({GPU}), no reset method ({SOUND})"
-    assert acts(host) == ["reset_method flr", "reset 1", "reset_method flr bus"]
+    assert acts(host) == ["reset_method flr bus", "reset_method flr", "reset 1", "reset_method flr bus"]
     assert host.kernel.state() == before
 
 
@@ -100,7 +100,35 @@ def test_a_device_without_reset_method_is_allowed_and_said(host: Host) -> None:
 def test_a_kernel_without_the_choice_is_asked_for_its_own(host: Host) -> None:
     (host.kernel.device(GPU) / "reset_method").unlink()
     report = reset_of(host, leased(host, GPU))
-    assert report.done[0] == (GPU, "the kernel's own choice")
+    assert report.done[0] == (GPU, "the kernel's choice")
+    assert acts(host) == ["reset 1"]
+
+
+def test_where_a_listed_method_could_not_be_chosen_again_the_kernel_chooses_and_its_list_stays(host: Host) -> None:
+    host.kernel.refused_methods = {"bus"}
+    report = reset_of(host, leased(host, GPU))
+    assert report.done[0] == (GPU, "the kernel's choice of flr bus")
+    assert (host.kernel.device(GPU) / "reset_method").read_text() == "flr bus\n"
+
+
+def test_when_the_kernels_choice_does_not_help_each_is_tried_that_can_be(host: Host) -> None:
+    host.kernel.refused_methods = {"flr"}
+
+    def after(act: str, about: str) -> None:
+        if act == "reset":
+            chosen = (host.kernel.device(about) / "reset_method").read_text() == "bus\n"
+            (host.kernel.recover if chosen else host.kernel.fall_off)(about)
+
+    host.kernel.after = after
+    report = reset_of(host, leased(host, GPU))
+    assert report.done[0] == (GPU, "bus")
+    assert report.failed[-1] == f"{GPU} flr: Invalid argument"
+    assert (host.kernel.device(GPU) / "reset_method").read_text() == "bus\n"
+
+
+def test_the_only_method_needs_no_choice(host: Host) -> None:
+    host.kernel._reset_method(GPU, host.kernel.device(GPU) / "reset_method", "bus")
+    assert reset_of(host, leased(host, GPU)).done[0] == (GPU, "bus")
     assert acts(host) == ["reset 1"]
 
 
@@ -112,7 +140,7 @@ def test_a_reset_that_never_returns_ends_all_attempts(host: Host) -> None:
     host.kernel.before = before
     with pytest.raises(Stuck):
         reset_of(host, leased(host, GPU))
-    assert acts(host) == ["reset_method flr"], "whatever is written now waits for the same lock"
+    assert acts(host) == ["reset_method flr bus", "reset_method flr"], "whatever is written now waits for the same lock"
 
 
 def test_the_patience_for_a_reset_is_longer_than_the_kernels_own_65_s(host: Host) -> None:
