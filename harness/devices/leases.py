@@ -41,6 +41,10 @@ _Name = Annotated[str, Field(pattern=r"^[^/\x00-\x1f\x7f]{0,64}$")]
 _Line = Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 
+class Leased(InfraError):
+    """Another holds it, or a write of a dead holder is still under way: it may be free later."""
+
+
 class LeaseLost(InfraError):
     """The lease is not ours any more: nothing may be written to its device."""
 
@@ -195,7 +199,8 @@ class Leases:
         What a dead holder left is put back with ``restore`` first.
 
         Raises:
-            InfraError: who holds it, or why what a dead holder left cannot be undone.
+            Leased: who holds it.
+            InfraError: why what a dead holder left cannot be undone.
         """
         deadline = time.monotonic() + wait
         functions = tuple(function.address for function in unit.functions)
@@ -219,7 +224,7 @@ class Leases:
             if orphan is not None:
                 self._undo(orphan, restore)
             elif time.monotonic() >= deadline:
-                raise InfraError(trouble + (f"; waited {wait:.0f} s" if wait else ""))
+                raise Leased(trouble + (f"; waited {wait:.0f} s" if wait else ""))
             else:
                 time.sleep(max(0.0, min(_POLL, deadline - time.monotonic())))
 

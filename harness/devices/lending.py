@@ -13,6 +13,7 @@ from typing import final
 
 from harness.devices.borrow import Borrowed, Lender
 from harness.devices.hostlog import Complaint
+from harness.devices.leases import Leased
 from harness.devices.matching import choose
 from harness.devices.mdev import kind_of, mediated
 from harness.devices.safety import HostView
@@ -112,31 +113,41 @@ class Desk:
         self, request: DeviceRequest, what: str, wait: float, stop: threading.Event, lent: Lent, keeper: ExitStack
     ) -> None:
         deadline = time.monotonic() + wait
+        unusable: dict[str, str] = {}
         while True:
             units, refused = self._fitting(request)
+            units = tuple(unit for unit in units if unit.address not in unusable)
             if len(units) < request.count:
-                raise InfraError(_too_few(request, units, refused))
+                raise InfraError(_too_few(request, units, refused | unusable))
             with ExitStack() as attempt:
-                taken, busy = self._take(units, request.count, what, attempt)
+                taken, busy = self._take(units, request.count, what, attempt, unusable)
                 if len(taken) == request.count:
                     lent.borrowed += taken
                     keeper.push(attempt.pop_all())
                     return
+            if unusable.keys() & {unit.address for unit in units}:
+                continue  # with those that are left
             if time.monotonic() > deadline or stop.wait(_AGAIN):
                 raise InfraError(f"all that fits {request.name} is taken: {'; '.join(busy)}")
 
     def _take(
-        self, units: Sequence[PassthroughUnit], count: int, what: str, attempt: ExitStack
+        self, units: Sequence[PassthroughUnit], count: int, what: str, attempt: ExitStack, unusable: dict[str, str]
     ) -> tuple[list[Borrowed], list[str]]:
-        """Take as many as are wanted of those that are free, the best first."""
+        """Take as many as are wanted of those that are free, the best first.
+
+        Those that somebody else has are returned in words; what cannot be had for another reason, which waiting does
+        not mend, is added to ``unusable``.
+        """
         taken: list[Borrowed] = []
         busy: list[str] = []
         for unit in units:
             if len(taken) < count:
                 try:
                     taken.append(attempt.enter_context(self.lender.borrow(unit, what, 0.0)))
-                except InfraError as error:
+                except Leased as error:
                     busy.append(f"{unit.address}: {error}")
+                except InfraError as error:
+                    unusable[unit.address] = str(error)
         return taken, busy
 
     def _fitting(self, request: DeviceRequest) -> tuple[tuple[PassthroughUnit, ...], dict[str, str]]:
@@ -149,6 +160,9 @@ class Desk:
         units = []
         for unit in chosen.units:
             force = request.force or unit.address in self.forced
+            if put_aside := self.lender.quarantine.of(tuple(function.address for function in unit.functions)):
+                refused[unit.address] = put_aside.describe()
+                continue
             # What follows from its being lent by us is no reason against it, but one to wait.
             if found := surveyed[unit.address].refusals(force, leased=unit.address in leased):
                 refused[unit.address] = f"{found[0].reason} ({found[0].fix})" if found[0].fix else found[0].reason
