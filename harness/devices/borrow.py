@@ -166,6 +166,9 @@ class Lender:
         for before, now in zip(unit.functions, found.functions, strict=True):
             if before.ids != now.ids or now.group != found.group:
                 raise InfraError(f"{now.address} is not the device any more that it was when the run was planned")
+        # Looked at before, too, but not since the lease is ours: a program may have opened it meanwhile.
+        if users := holders(found, self._root).found:
+            raise InfraError(f"{found.address} is in use by {', '.join(map(str, users))}; nothing was changed")
         sick = [word for address in reach.functions for word in health.probe(self._root, address).sick]
         if sick:
             self._quarantine(reach, f"before it was lent: {'; '.join(sick)}")
@@ -239,6 +242,8 @@ class Lender:
 
     def _clear(self, reach: LeasedUnit, recorded: dict[str, PciFunction], facts: dict[str, str]) -> str:
         """Wait until nobody uses the unit, reset it and look at it. What is wrong then puts it in quarantine."""
+        for address in filter(reach.present, reach.functions):
+            reach.override(address)  # in a child: where this hangs, so would all that is read of it here
         self._wait_unused(reach)
         if not reach.lease.record.originals:
             facts["device.reset"] = "left to vfio-pci, as this user may not write to the device"

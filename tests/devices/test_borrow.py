@@ -280,6 +280,34 @@ def test_a_device_that_qemu_has_still_open_is_not_torn_from_it(host: Host) -> No
     free_and_as_it_was(host, before)
 
 
+def test_a_device_that_somebody_uses_is_not_taken_from_him(host: Host) -> None:
+    host.kernel.hold_node(78, "qemu-system-x86", "/dev/vfio/15")
+    host.kernel.acts.clear()
+    said = f"{ADMINS} is in use by qemu-system-x86 .pid 78. /dev/vfio/15; nothing was changed"
+    with pytest.raises(InfraError, match=said):
+        lend(host, ADMINS)
+    assert host.kernel.acts == []
+    assert host.lender().leases.held() == []
+    assert host.lender().quarantine.active() == []
+
+
+def test_a_kernel_that_does_not_even_answer_is_left_alone_by_the_reaper(host: Host) -> None:
+    unit = leased(host, GPU)
+    unit.lease.touching(binding.read_originals(unit))
+    unit.lease.abandon("test")
+
+    def stuck(act: str, about: str) -> None:
+        if (act, about) == ("read", GPU):
+            raise Stuck("the read of driver_override did not come back")
+
+    host.kernel.before = stuck
+    host.kernel.acts.clear()
+    (line,) = host.lender().reap()
+    assert line == f"{GPU}: left alone: the read of driver_override did not come back"
+    assert host.kernel.acts == []
+    assert len(host.lender().quarantine.active()) == 1
+
+
 def test_a_device_that_changed_since_the_plan_is_not_lent(host: Host) -> None:
     (host.kernel.device(GPU) / "device").write_text("0x2330\n")
     with pytest.raises(InfraError, match=f"{GPU} is not the device any more"):
