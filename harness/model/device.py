@@ -65,7 +65,7 @@ class PciFunction:
     driver: str = ""
     """Name of the bound driver; empty when none is."""
     override: str = ""
-    """``driver_override``; empty when unset."""
+    """``driver_override``; empty when unset, and where no driver is bound, as then it may not be looked at."""
     group: int | None = None
     """IOMMU group; None when the IOMMU is off."""
     reset_methods: tuple[str, ...] = ()

@@ -103,6 +103,9 @@ def test_an_override_and_a_group_that_is_no_number(shared: Path) -> None:
     (device / "iommu_group").symlink_to("../../kernel/iommu_groups/²")
     found = read_function(shared, GPU)
     assert (found.override, found.group) == ("vfio-pci", None)
+    # Without a driver it is not read: a kernel may be about to take one away, and the reader would wait with it.
+    (device / "driver").unlink()
+    assert read_function(shared, found.address).override == ""
 
 
 def test_other_names_among_the_devices_are_left_alone(shared: Path) -> None:
