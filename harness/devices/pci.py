@@ -83,7 +83,7 @@ def _read(path: Path) -> PciFunction:
 
 
 def _override(path: Path) -> str:
-    # Older kernels (6.1) show it under the device's lock, which a driver that hangs while it lets go keeps for ever, and
+    # Older kernels (6.1) show it under the device's lock, which a driver that hangs while it lets go keeps for ever:
     # who reads then hangs with it. The link to the driver goes first, so a function without one is not asked.
     if not (path / "driver").is_symlink():
         return ""
