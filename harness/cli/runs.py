@@ -215,7 +215,7 @@ def _begin(
         "vm_memory": limits.vm_memory,
         "vm_cpus": limits.vm_cpus,
         "until": until.value,
-        "force_device": list(forced),
+        **({"force_device": " ".join(forced)} if forced else {}),
     }
     run_id = store.create_run(matrix.source_text, host=host_facts(), options=options)
     store.plan(run_id, selection.cells, selection.left_out)
@@ -237,7 +237,7 @@ def _resumable(store: Store) -> tuple[str, Limits, Stage, tuple[str, ...]]:
         if info.finished is None or info.state.value != "finished":
             options = info.options
             limits = Limits(options.get("vms"), int(options.get("vm_memory", 1 << 30)), int(options.get("vm_cpus", 1)))
-            forced = tuple(options.get("force_device", ()))
+            forced = tuple(str(options.get("force_device", "")).split())
             return info.id, limits, Stage(options.get("until", LADDER[-1])), forced
     raise UserError("no run was left unfinished: kdmatrix run starts a new one")
 
