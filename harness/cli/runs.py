@@ -258,7 +258,10 @@ def _carry_out(lab: Lab, store: Store, run_id: str, limits: Limits, until: Stage
     say(f"run {run_id}: {total} {what} to make, {len(stored.left_out)} combinations left out")
     interrupt = Interrupt()
     with RunView(out, total, usual) as view, _signals(interrupt, view):
-        complain = lambda text: view.say(f"warning: {text}", "yellow")  # noqa: E731  one word for one line
+
+        def complain(text: str) -> None:
+            view.say(f"warning: {text}", "yellow")
+
         carry_out(lab, store, run_id, limits, view, interrupt, complain, until, forced)
 
 

@@ -103,7 +103,7 @@ class HostDirectory:
             while not lock(handle):
                 if time.monotonic() > deadline:
                     raise InfraError(f"another process has held the lock of {self.path} for {_PATIENCE:.0f} s")
-                time.sleep(0.02)
+                time.sleep(0.02)  # flock(2) waits for ever or not at all
             yield
         finally:
             os.close(handle)

@@ -226,6 +226,7 @@ class Leases:
             elif time.monotonic() >= deadline:
                 raise Leased(trouble + (f"; waited {wait:.0f} s" if wait else ""))
             else:
+                # A holder that is killed cannot wake anybody.
                 time.sleep(max(0.0, min(_POLL, deadline - time.monotonic())))
 
     def held(self) -> list[LeaseRecord]:

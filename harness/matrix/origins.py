@@ -44,6 +44,32 @@ def matching(pattern: str, what: str) -> Any:
     return AfterValidator(check)
 
 
+def whole(low: int, high: int) -> Any:
+    """A whole number within bounds, written as text."""
+
+    def read(value: object) -> int:
+        if not isinstance(value, str):
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return units.whole(value, low, high)
+
+    return BeforeValidator(read)
+
+
+def flag(value: object) -> bool:
+    """Read ``true`` or ``false``."""
+    if value not in ("true", "false"):
+        written = quoted(value) if isinstance(value, str) else "this"
+        raise ValueError(f"{written} is neither true nor false; write true or false")
+    return value == "true"
+
+
+def size(value: object) -> int:
+    """Read a size in bytes."""
+    if not isinstance(value, str):
+        raise ValueError("must be a size such as 512MiB or 1GiB")
+    return units.size(value)
+
+
 def as_list(value: object) -> object:
     """Take one text in place of a list of one."""
     return [value] if isinstance(value, str) else value

@@ -9,30 +9,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from harness.matrix import units
 from harness.matrix.frame import quoted
-from harness.matrix.origins import ShortEntry, matching, not_empty, text
+from harness.matrix.origins import ShortEntry, flag, matching, not_empty, size, text, whole
 from harness.model.device import VENDORS, DeviceRequest
 
 NONE = "none"
 _IDS = r"[0-9a-f]{4}:[0-9a-f]{4}"
 _CRITERIA = ("vendor", "id", "model", "architecture", "memory", "mdev", "virtual")
-
-
-def _size(value: object) -> int:
-    if not isinstance(value, str):
-        raise ValueError("must be a size such as 16GiB")
-    return units.size(value)
-
-
-def _flag(value: object) -> bool:
-    if value not in ("true", "false"):
-        raise ValueError("is neither true nor false; write true or false")
-    return value == "true"
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, str):
-        raise ValueError("must be a whole number from 1 to 16")
-    return units.whole(value, 1, 16)
 
 
 def _name(value: str) -> str:
@@ -81,16 +63,16 @@ class DeviceEntry(ShortEntry):
         default=None, description="Part of the chip's name: GA102, Navi 31"
     )
     memory: (
-        Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": "string", "pattern": f"^{units.SIZE}$"})] | None
+        Annotated[int, BeforeValidator(size), WithJsonSchema({"type": "string", "pattern": f"^{units.SIZE}$"})] | None
     ) = Field(default=None, description="Memory that the GPU's largest window shows at least: 16GiB")
-    virtual: Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})] = Field(
+    virtual: Annotated[bool, BeforeValidator(flag), WithJsonSchema({"type": "boolean"})] = Field(
         default=False, description="A virtual function (SR-IOV) of the GPU instead of all of it"
     )
     mdev: Annotated[str, text(100)] | None = Field(
         default=None, description="Kind of mediated device (vGPU) to make on it: nvidia-63"
     )
-    count: Annotated[int, BeforeValidator(_count), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 16})] = (
-        Field(default=1, description="How many such devices one cell needs (default 1)")
+    count: Annotated[int, whole(1, 16), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 16})] = Field(
+        default=1, description="How many such devices one cell needs (default 1)"
     )
 
     @model_validator(mode="after")

@@ -35,9 +35,12 @@ from harness.matrix.origins import (
     SourceEntry,
     UbuntuEntry,
     as_list,
+    flag,
     matching,
     not_empty,
+    size,
     text,
+    whole,
 )
 from harness.matrix.requests import DeviceEntry, DeviceNames, Devices
 from harness.model.cell import Series
@@ -52,32 +55,10 @@ def _version(text: str) -> str:
     return text
 
 
-def _whole(low: int, high: int) -> Any:
-    def read(value: object) -> int:
-        if not isinstance(value, str):
-            raise ValueError(f"must be a whole number from {low} to {high}")
-        return units.whole(value, low, high)
-
-    return BeforeValidator(read)
-
-
 def _duration(value: object) -> float:
     if not isinstance(value, str):
         raise ValueError("must be a duration such as 90s, 5m or 1h30m")
     return units.duration(value)
-
-
-def _flag(value: object) -> bool:
-    if value not in ("true", "false"):
-        written = quoted(value) if isinstance(value, str) else "this"
-        raise ValueError(f"{written} is neither true nor false; write true or false")
-    return value == "true"
-
-
-def _size(value: object) -> int:
-    if not isinstance(value, str):
-        raise ValueError("must be a size such as 512MiB or 1GiB")
-    return units.size(value)
 
 
 def _vms(value: object) -> int | None:
@@ -102,7 +83,7 @@ Tests = Annotated[
         {"anyOf": [{"const": ALL}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}]}
     ),
 ]
-Boots = Annotated[int, _whole(1, 1000), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1000})]
+Boots = Annotated[int, whole(1, 1000), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1000})]
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
@@ -159,7 +140,7 @@ class KernelEntry(Entry):
     cmdline: Annotated[str, text(1024)] | None = Field(
         default=None, description="Arguments appended to the guest kernel's command line"
     )
-    secure_boot: Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})] = Field(
+    secure_boot: Annotated[bool, BeforeValidator(flag), WithJsonSchema({"type": "boolean"})] = Field(
         default=False, description="Boot through UEFI with Secure Boot on, the kernel signed by this lab's key"
     )
 
@@ -190,13 +171,13 @@ class LimitsEntry(Entry):
         WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 256}]}),
     ] = Field(default=None, description="Virtual machines at a time; auto chooses by the host's processors and memory")
     vm_memory: Annotated[
-        int, BeforeValidator(_size), WithJsonSchema({"type": "string", "pattern": f"^{units.SIZE}$"})
+        int, BeforeValidator(size), WithJsonSchema({"type": "string", "pattern": f"^{units.SIZE}$"})
     ] = Field(
         default=1 << 30,
         description="Memory of each virtual machine: 512MiB, 1GiB (default 1GiB)",
         json_schema_extra={"default": "1GiB"},
     )
-    vm_cpus: Annotated[int, _whole(1, 256), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 256})] = Field(
+    vm_cpus: Annotated[int, whole(1, 256), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 256})] = Field(
         default=1, description="Virtual processors of each virtual machine (default 1)"
     )
 

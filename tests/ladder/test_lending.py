@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.devices.borrow import Lender
 from harness.devices.hostlog import Complaint
 from harness.devices.lending import Desk, Lent
 from harness.errors import InfraError
+from harness.journal import Journal
 from harness.ladder.lending import blame_the_host, in_domain, lend
 from harness.model.cell import Cell, KernelSpec, Series, TreeKernel
 from harness.model.device import DeviceRequest
@@ -101,9 +103,6 @@ def test_a_fault_that_a_driver_can_bring_about_leaves_the_failure_with_the_drive
 
 
 def test_a_desk_says_why_for_each_device_that_it_does_not_lend(tmp_path: Path) -> None:
-    from harness.devices.borrow import Lender
-    from harness.journal import Journal
-
     desk = Desk(Lender(tmp_path, tmp_path / "leases"), Journal(tmp_path / "journal"), tmp_path)
     request = DeviceRequest("card")
     with (

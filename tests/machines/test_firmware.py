@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,23 @@ def test_without_its_tool_the_variables_are_not_made(tmp_path: Path, monkeypatch
         prepare_variables(tmp_path / "empty", keys.lab, tmp_path / "vars")
 
 
+def without_a_root(kernel: BootKernel, work: Path, **more: Any) -> BootRequest:
+    """What gets as far as a kernel without a root can."""
+    return BootRequest(
+        cell_id="c/k/s/none",
+        run_id="run",
+        image=Image(kernel, ()),
+        boot_dir=content_dir("guests") / "_boot",
+        accelerator="qemu",
+        init="minimal",
+        memory=512 << 20,
+        vcpus=1,
+        cmdline="",
+        work=work,
+        **more,
+    )
+
+
 @pytest.mark.vm
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -140,18 +158,8 @@ def test_a_kernel_that_a_stranger_signed_does_not_start(
     except InfraError as error:
         pytest.skip(str(error))
     keys = SigningKeys.open(tmp_path / "keys")
-    request = BootRequest(
-        cell_id="c/k/s/none",
-        run_id="run",
-        image=Image(real_boot_kernel, ()),
-        boot_dir=content_dir("guests") / "_boot",
-        accelerator="qemu",
-        init="minimal",
-        memory=512 << 20,
-        vcpus=1,
-        cmdline="",
-        work=tmp_path / "work",
-        secure_boot=SecureBoot(owner=keys.lab, signer=keys.stranger),
+    request = without_a_root(
+        real_boot_kernel, tmp_path / "work", secure_boot=SecureBoot(owner=keys.lab, signer=keys.stranger)
     )
     journal = Journal(tmp_path / "journal", "run")
     with boot(hypervisor, request, journal, KeyPair.generate("test")) as machine:
@@ -176,19 +184,7 @@ def test_firmware_for_large_windows_starts_the_kernel_that_it_is_handed(
         plain_firmware()
     except InfraError as error:
         pytest.skip(str(error))
-    request = BootRequest(
-        cell_id="c/k/s/card",
-        run_id="run",
-        image=Image(real_boot_kernel, ()),
-        boot_dir=content_dir("guests") / "_boot",
-        accelerator="qemu",
-        init="minimal",
-        memory=512 << 20,
-        vcpus=1,
-        cmdline="",
-        work=tmp_path / "work",
-        passthrough=Passthrough(uefi=True, window=256 << 10),
-    )
+    request = without_a_root(real_boot_kernel, tmp_path / "work", passthrough=Passthrough(uefi=True, window=256 << 10))
     journal = Journal(tmp_path / "journal", "run")
     with boot(hypervisor, request, journal, KeyPair.generate("test")) as machine:
         with pytest.raises(BootFailure) as caught:
