@@ -133,6 +133,7 @@ class Lab:
             stacks=frozenset(self.recipes.stacks()),
             tests=frozenset(self.tests),
             repositories=frozenset(known_names(content_dir("guests") / "_kernels")),
+            tiers={test.name: test.tier for test in self.tests.values()},
         )
 
     def unfit(self, cell: Cell) -> str | None:

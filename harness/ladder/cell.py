@@ -238,7 +238,7 @@ class Ladder:
 
     def _climb_in(self, guest: Guest, stack: StackRecipe, packages: tuple[str, ...]) -> None:
         cell, scale = self.cell, self.shop.scale
-        tests = pick_tests(self.shop.tests, cell.tests) if cell.tests else list(self.shop.tests.values())
+        tests = pick_tests(self.shop.tests, cell.tests)
         limit = cell.timeouts.test * scale
         if self._wanted(Stage.LOAD):
             self._rung(Stage.LOAD, lambda: self._load(guest, stack, packages, limit))

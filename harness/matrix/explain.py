@@ -25,12 +25,15 @@ _MODELS: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("machines", "*"): machines.MachineEntry,
     ("machines", "*", "ssh"): machines.SshEntry,
     ("devices", "*"): requests.DeviceEntry,
+    ("tests",): schema.TierEntry,
     ("timeouts",): schema.TimeoutsEntry,
     ("limits",): schema.LimitsEntry,
     ("exclude", "*"): schema.ExcludeEntry,
     ("include", "*"): schema.IncludeEntry,
+    ("include", "*", "tests"): schema.TierEntry,
     ("include", "*", "timeouts"): schema.TimeoutsEntry,
     ("presets", "*"): schema.PresetEntry,
+    ("presets", "*", "tests"): schema.TierEntry,
     ("presets", "*", "timeouts"): schema.TimeoutsEntry,
 }
 

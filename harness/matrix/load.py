@@ -264,8 +264,10 @@ class _Build:
             timeouts=_timeouts(entry.timeouts),
         )
 
-    def _tests(self, names: list[str] | None) -> tuple[str, ...] | None:
-        return tuple(sorted(self.known.tests)) if names == [schema.ALL] else _tuple(names)
+    def _tests(self, chosen: list[str] | schema.TierEntry | None) -> tuple[str, ...] | None:
+        if isinstance(chosen, schema.TierEntry):
+            return self.known.up_to_tier(chosen.tier)
+        return self.known.up_to_tier(1) if chosen == [schema.ALL] else _tuple(chosen)
 
     def _line(self, section: str, index: int) -> int:
         return locate(self.root, (section, index))[0].span.line

@@ -7,7 +7,7 @@ other part is wrong and a user sees everything at once. What has the wrong shape
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -32,6 +32,12 @@ class Known:
     tests: Collection[str]
     repositories: Collection[str] = ()
     """Names of RPM repositories, with ``{release}`` and ``{series}`` where a number stands; empty when not known."""
+    tiers: Mapping[str, int] = field(default_factory=dict)
+    """The tier of each compute test that is not of tier 1."""
+
+    def up_to_tier(self, tier: int) -> tuple[str, ...]:
+        """The compute tests of this tier and of those below it, in the order of their names."""
+        return tuple(sorted(name for name in self.tests if self.tiers.get(name, 1) <= tier))
 
     def of(self, axis: str) -> Collection[str] | None:
         """Return the known names of an axis (``guest``, ``stack``, ``test``), None where any name will do."""

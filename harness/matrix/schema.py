@@ -16,6 +16,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
+    TypeAdapter,
     WithJsonSchema,
     model_validator,
 )
@@ -75,12 +77,35 @@ Name = Annotated[
     str, AfterValidator(units.name), WithJsonSchema({"type": ["string", "number"], "pattern": f"^{units.NAME}$"})
 ]
 Names = Annotated[list[Name], AfterValidator(not_empty), Field(json_schema_extra={"minItems": 1, "uniqueItems": True})]
+
+
+class TierEntry(Entry):
+    """Compute tests by their tier instead of by name."""
+
+    tier: Annotated[int, whole(1, 3), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 3})] = Field(
+        description="1: what every cell runs; 2: the longer tests as well; 3: those that may take the driver down, too"
+    )
+
+
+_TEST_NAMES = TypeAdapter[list[str]](Annotated[list[Name], BeforeValidator(as_list), AfterValidator(not_empty)])
+
+
+def _tests(value: object) -> list[str] | TierEntry:
+    """Read ``all``, a list of names or ``{tier: N}``; which is meant shows, so only its own mistakes are reported."""
+    return TierEntry.model_validate(value) if isinstance(value, dict) else _TEST_NAMES.validate_python(value)
+
+
 Tests = Annotated[
-    list[Name],
-    BeforeValidator(as_list),
-    AfterValidator(not_empty),
+    list[str] | TierEntry,
+    PlainValidator(_tests),
     WithJsonSchema(
-        {"anyOf": [{"const": ALL}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}]}
+        {
+            "anyOf": [
+                {"const": ALL},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
+                TierEntry.model_json_schema(),
+            ]
+        }
     ),
 ]
 Boots = Annotated[int, whole(1, 1000), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 1000})]
@@ -235,7 +260,9 @@ class MatrixFile(Entry):
         json_schema_extra={"default": ["none"]},
     )
     tests: Tests = Field(
-        default=[ALL], description="Names of compute tests (folders in gpu_tests/tests/); all by default"
+        default=[ALL],
+        description="Names of compute tests (folders in gpu_tests/tests/), all (the default: all of tier 1), or "
+        "{tier: 2} for those of tier 1 and 2",
     )
     boots: Boots = Field(default=1, description="Attempts per cell: boots of a fresh machine (default 1)")
     timeouts: TimeoutsEntry = Field(

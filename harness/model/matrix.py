@@ -121,7 +121,7 @@ class Matrix:
     machines: tuple[LabBox, ...] = ()
     """What stands behind those names of ``guests`` that are lab boxes."""
     tests: tuple[str, ...] = ()
-    """Names of the compute tests, spelled out also where the file says nothing or ``all``."""
+    """Names of the compute tests, spelled out also where the file says nothing, ``all`` or a tier."""
     boots: int = 1
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

@@ -35,7 +35,7 @@ def script(
         UserError: a file that it needs is gone.
     """
     stack = recipes.stack(cell.guest, cell.stack)
-    picked = pick_tests(tests, cell.tests) if cell.tests else list(tests.values())
+    picked = pick_tests(tests, cell.tests)
     scale = emulation_factor() if boot.domain.accelerator == "qemu" else 1.0
     init = GUEST_INIT if (stack.init or recipes.guest(cell.guest).init) == "minimal" else "/sbin/init"
     steps = command_lines(cell, stack, picked, scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,10 +17,12 @@ from harness.model.stage import Stage
 SCHEMA = 1
 STAGES = (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT)
 """The rungs that a compute test may stand on."""
+TIERS = (1, 2, 3)
+"""1: every cell; 2: nightly, too; 3: what may take the driver or the machine down, so it runs last."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _REQUIRED = ("schema", "name", "title", "stage", "argv", "backends", "timeout")
-_OPTIONAL = ("budget", "metrics", "mutations")
+_OPTIONAL = ("budget", "tier", "expects", "metrics", "mutations")
 _METRIC_KEYS = ("name", "unit", "better")
 
 
@@ -53,10 +55,14 @@ class TestSpec:
     metrics: tuple[MetricSpec, ...] = ()
     mutations: tuple[str, ...] = ()
     """Faults that the fake driver injects and that this test must notice."""
+    tier: int = 1
+    """One of TIERS."""
+    expects: tuple[str, ...] = ()
+    """Regular expressions over kernel messages that this test provokes on purpose."""
 
 
 def load_tests(root: Path) -> dict[str, TestSpec]:
-    """Read every test of a ``gpu_tests`` directory, by name, in the order of the ladder and then of the names.
+    """Read every test of a ``gpu_tests`` directory, by name, in the order of the ladder, the tiers and the names.
 
     Raises:
         UserError: there is no test, or a manifest is wrong; the message names the file and the key.
@@ -68,18 +74,25 @@ def load_tests(root: Path) -> dict[str, TestSpec]:
     specs = [_load(path) for path in sorted(folder.glob("*/test.yaml"))]
     if not specs:
         raise UserError(f"{folder}: holds no test (a test is <name>/test.yaml)")
-    specs.sort(key=lambda spec: (STAGES.index(spec.stage), spec.name))
+    specs.sort(key=lambda spec: (STAGES.index(spec.stage), spec.tier, spec.name))
     return {spec.name: spec for spec in specs}
 
 
-def pick_tests(tests: Mapping[str, TestSpec], names: Iterable[str]) -> list[TestSpec]:
-    """Return the named tests, or raise UserError with the nearest name that exists."""
+def pick_tests(tests: Mapping[str, TestSpec], names: Collection[str] = ()) -> list[TestSpec]:
+    """Return the named tests, lower tiers first and otherwise in the order given; no name stands for all of tier 1.
+
+    Raises:
+        UserError: there is no test of a name; the message holds the nearest one that exists.
+
+    """
+    if not names:
+        return [test for test in tests.values() if test.tier == 1]
     picked = []
     for name in names:
         if name not in tests:
             raise UserError(f"there is no compute test {name!r}{_nearest(name, tests)}")
         picked.append(tests[name])
-    return picked
+    return sorted(picked, key=lambda test: test.tier)
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -125,6 +138,8 @@ def _spec(raw: object, folder: str) -> TestSpec:
         budget=_seconds(data, "budget") if "budget" in data else 3.0,
         metrics=metrics,
         mutations=_texts(data, "mutations") if "mutations" in data else (),
+        tier=_tier(data["tier"]) if "tier" in data else 1,
+        expects=_expects(data) if "expects" in data else (),
     )
 
 
@@ -167,6 +182,24 @@ def _texts(data: dict[str, Any], key: str) -> tuple[str, ...]:
     if not value or not all(isinstance(item, str) and item for item in value):
         raise ValueError(f"{key} must be a list of texts that is not empty, not {value!r}")
     return tuple(value)
+
+
+def _tier(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in TIERS:
+        raise ValueError(f"tier must be one of {', '.join(map(str, TIERS))}, not {value!r}")
+    return value
+
+
+def _expects(data: dict[str, Any]) -> tuple[str, ...]:
+    patterns = _texts(data, "expects")
+    for pattern in patterns:
+        try:
+            matches_nothing = re.search(pattern, "") is not None
+        except re.error as error:
+            raise ValueError(f"expects: {pattern!r} is no regular expression: {error}") from None
+        if matches_nothing:
+            raise ValueError(f"expects: {pattern!r} would match every message; name the words of the one expected")
+    return patterns
 
 
 def _seconds(data: dict[str, Any], key: str) -> float:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -319,3 +320,27 @@ def test_rules_and_presets_without_end_are_refused_before_they_are_tried(tmp_pat
     with pytest.raises(MatrixError, match="comparisons; at most"):
         load(tmp_path, f"{text}exclude:\n{rules}presets:\n{presets}")
     assert time.monotonic() - began < 20
+
+
+def test_all_is_the_first_tier_and_a_tier_holds_those_below_it(tmp_path: Path) -> None:
+    known = replace(KNOWN, tiers={"vecadd": 2, "triad": 3})
+    file = tmp_path / "matrix.yaml"
+
+    def tests(written: str) -> tuple[str, ...]:
+        file.write_text(f"{HEAD}{written}\n")
+        return load_matrix(file, known).tests
+
+    assert tests("") == tests("tests: all") == tests("tests: {tier: 1}") == ("enumerate",)
+    assert tests("tests: {tier: 2}") == ("enumerate", "vecadd")
+    assert tests("tests: {tier: 3}") == ("enumerate", "triad", "vecadd")
+    assert tests("tests: [triad]") == ("triad",)
+
+
+def test_rules_and_presets_choose_tests_by_tier_too(tmp_path: Path) -> None:
+    known = replace(KNOWN, tiers={"vecadd": 2, "triad": 3})
+    file = tmp_path / "matrix.yaml"
+    file.write_text(
+        f"{HEAD}include:\n  - {{stack: intree, tests: {{tier: 2}}}}\npresets:\n  nightly: {{tests: {{tier: 3}}}}\n"
+    )
+    assert load_matrix(file, known).includes[0].tests == ("enumerate", "vecadd")
+    assert load_matrix(file, known, preset="nightly").tests == ("enumerate", "triad", "vecadd")

@@ -55,6 +55,8 @@ def test_the_shipped_matrix_satisfies_the_schema() -> None:
         {"limits": {"vms": "many"}},
         {"exclude": [{"kernel": "rc"}]},
         {"presets": {"q": {"kernel": ["rc"]}}},
+        {"tests": {"tier": 4}},
+        {"tests": {"tiers": 1}},
         {"surprise": 1},
     ],
 )
@@ -67,6 +69,7 @@ def test_the_schema_refuses_what_the_loader_refuses(change: dict[str, Any]) -> N
     [
         {"kernels": [{"name": 6.1, "series": "stable", "debian": {"suite": "sid", "version": 6.12}}]},
         {"tests": ["vecadd"]},
+        {"tests": {"tier": 2}},
         {"timeouts": {"boot": 90, "test": "1h30m"}},
         {"limits": {"vms": 4}},
         {"exclude": [{"kernel": ["rc", "l*"], "reason": "x"}]},
@@ -90,7 +93,7 @@ def objects(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_every_field_has_a_description() -> None:
     found = dict(objects(json_schema()))
-    assert len(found) == 16
+    assert len(found) == 19
     for path, node in found.items():
         assert node.get("description"), path
         for name, field in node["properties"].items():

@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from harness.content import content_dir
 from harness.model.outcome import Outcome
 from harness.suites.manifest import load_tests
 from harness.suites.run import run_test
@@ -26,7 +27,11 @@ def validator(sources: Path) -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
-@pytest.mark.parametrize("name", ["enumerate", "vecadd", "triad"])
+SHIPPED = load_tests(content_dir("gpu_tests"))
+ON_OPENCL = [test.name for test in SHIPPED.values() if "opencl" in test.backends and test.tier == 1]
+
+
+@pytest.mark.parametrize("name", ON_OPENCL)
 def test_a_test_passes_on_a_working_device_and_keeps_to_the_schema(
     name: str, sources: Path, built: Path, opencl: Mapping[str, str], validator: Any
 ) -> None:

@@ -32,7 +32,7 @@ def test_every_declared_mutation_is_killed(
     opencl: Mapping[str, str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tests = load_tests(sources)
+    tests = {name: test for name, test in load_tests(sources).items() if "opencl" in test.backends}
     mutations = list(dict.fromkeys(m for test in tests.values() for m in test.mutations))
     table: dict[str, dict[str, str]] = {}
     survivors = []
@@ -65,9 +65,9 @@ def test_every_fault_of_the_fake_is_claimed_by_a_test(sources: Path) -> None:
     assert listed
     faults = set(re.findall(r'"(\w+)"', listed.group(1)))
     claimed = {mutation for test in load_tests(sources).values() for mutation in test.mutations}
-    assert faults == claimed
+    assert faults <= claimed
 
 
 def test_every_compute_test_claims_the_faults_of_initialisation(sources: Path) -> None:
-    for test in load_tests(sources).values():
+    for test in (test for test in load_tests(sources).values() if "opencl" in test.backends):
         assert {"hang_at_init", "crash_at_init", "no_platform", "no_device"} <= set(test.mutations), test.name
