@@ -4,8 +4,8 @@ An IOMMU fault, an error on the bus or a reset that does not end is the host's t
 whether a bad result speaks against a driver or against the machine. So the log is read from the moment a device is lent
 to the moment it is back, and a log that could not be read is told apart from a clean one.
 
-Sources: Documentation/ABI/testing/dev-kmsg for the format; the messages of drivers/pci/pci.c and pcie/aer.c,
-drivers/iommu/intel/dmar.c, drivers/iommu/amd/iommu.c, drivers/vfio/pci of the kernel.
+Sources: the messages of drivers/pci/pci.c and pcie/aer.c, drivers/iommu/intel/dmar.c, drivers/iommu/amd/iommu.c,
+drivers/vfio/pci of the kernel.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from harness.model.kmsg import parse_record
 
 MOST = 200
 """Complaints that are kept; a storm of corrected errors can have millions."""
@@ -155,16 +157,14 @@ class _Reader:
     def _take(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            head, semicolon, text = line.decode("utf-8", "replace").partition(";")
-            fields = head.split(",")
-            if head.startswith(" ") or not semicolon or len(fields) < 3 or not fields[1].isdecimal():
+            record = parse_record(line)
+            if record is None:
                 continue
-            sequence = int(fields[1])
-            if self._last is not None and sequence > self._last + 1:
-                self.lost += sequence - self._last - 1
-            self._last = sequence
-            seconds = int(fields[2]) / 1e6 if fields[2].isdecimal() else 0.0
-            judged = complaint("".join(char if char.isprintable() else "?" for char in text)[:1000], seconds)
+            if self._last is not None and record.sequence > self._last + 1:
+                self.lost += record.sequence - self._last - 1
+            self._last = record.sequence
+            printable = "".join(char if char.isprintable() else "?" for char in record.text)
+            judged = complaint(printable[:1000], record.seconds)
             if judged and len(self.found) < MOST:
                 self.found.append(judged)
             elif judged:

@@ -16,8 +16,8 @@ from harness.ladder.binding import misbound
 from harness.ladder.leaks import Traces, holders, leaks, needed_by, traces
 from harness.ladder.watching import Acted, Details, Turn, act, in_turn, last_words
 from harness.machines.guest import Guest, GuestLost
-from harness.machines.kmsg import KernelMessage
 from harness.machines.refusal import refusal
+from harness.model.kmsg import KernelMessage
 from harness.model.outcome import DECIDING, Outcome
 from harness.model.records import TestResult
 from harness.model.stage import Stage

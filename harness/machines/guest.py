@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.machines.console import Console, Trouble
-from harness.machines.kmsg import KernelMessage, parse_kmsg, since
+from harness.machines.kmsg import since
 from harness.machines.vm import GuestFailure
+from harness.model.kmsg import KernelMessage, parse_kmsg
 from harness.model.outcome import Outcome
 from harness.model.shell import Completed, Shell
 
