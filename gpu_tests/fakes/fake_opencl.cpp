@@ -15,8 +15,11 @@
 #include <vector>
 
 #include "../host/cl_abi.h"
+#include "faults.h"
 
 using namespace cl;
+using gt_fake::fault;
+using gt_fake::is;
 
 extern "C" {
 extern const int gt_fake_library;
@@ -24,35 +27,6 @@ const int gt_fake_library = 1;
 }
 
 namespace {
-
-const char *const kFaults[] = {
-    // data that arrives wrong
-    "bitflip", "displaced", "swapped", "nan", "stale_read", "lost_write",
-    // launches that do something else
-    "lost_launch", "lost_some", "short", "last_item", "overrun", "launch_error", "build_error",
-    // clocks that lie
-    "timer_zero", "timer_1ns", "timer_fast", "timer_slow",
-    // processes that do not come to their end
-    "hang", "crash", "hang_at_init", "crash_at_init",
-    // devices that are not there, or not the same twice
-    "no_platform", "no_device", "vanishing_device", "renamed_device",
-};
-
-const std::string &fault() {
-    static const std::string chosen = [] {
-        const char *name = std::getenv("GT_FAKE_FAULT");
-        const std::string wanted = name ? name : "";
-        const bool known = std::find(std::begin(kFaults), std::end(kFaults), wanted) != std::end(kFaults);
-        if (!wanted.empty() && !known) {
-            std::fprintf(stderr, "fake_opencl: unknown fault %s\n", wanted.c_str());
-            std::abort();
-        }
-        return wanted;
-    }();
-    return chosen;
-}
-
-bool is(const char *name) { return fault() == name; }
 
 void *real(const char *symbol) {
     static void *const library = [] {
@@ -121,6 +95,28 @@ FORWARD(clCreateBuffer, Object, (Object c, Ulong f, std::size_t n, void *h, Int 
 FORWARD(clReleaseMemObject, Int, (Object m), (m))
 FORWARD(clReleaseEvent, Int, (Object e), (e))
 FORWARD(clWaitForEvents, Int, (Uint n, const Object *e), (n, e))
+FORWARD(clReleaseContext, Int, (Object c), (c))
+FORWARD(clReleaseCommandQueue, Int, (Object q), (q))
+FORWARD(clReleaseProgram, Int, (Object p), (p))
+FORWARD(clReleaseKernel, Int, (Object k), (k))
+FORWARD(clFinish, Int, (Object q), (q))
+FORWARD(clFlush, Int, (Object q), (q))
+FORWARD(clCreateUserEvent, Object, (Object c, Int *e), (c, e))
+FORWARD(clSetUserEventStatus, Int, (Object e, Int s), (e, s))
+FORWARD(clSetEventCallback, Int, (Object e, Int w, EventCallback f, void *d), (e, w, f, d))
+FORWARD(clEnqueueMarkerWithWaitList, Int, (Object q, Uint n, const Object *l, Object *e), (q, n, l, e))
+FORWARD(clEnqueueBarrierWithWaitList, Int, (Object q, Uint n, const Object *l, Object *e), (q, n, l, e))
+FORWARD(clEnqueueCopyBuffer, Int,
+        (Object q, Object s, Object d, std::size_t so, std::size_t t, std::size_t b, Uint n, const Object *l, Object *e),
+        (q, s, d, so, t, b, n, l, e))
+FORWARD(clEnqueueMapBuffer, void *,
+        (Object q, Object b, Uint w, Ulong f, std::size_t o, std::size_t z, Uint n, const Object *l, Object *e, Int *s),
+        (q, b, w, f, o, z, n, l, e, s))
+FORWARD(clEnqueueUnmapMemObject, Int, (Object q, Object b, void *p, Uint n, const Object *l, Object *e),
+        (q, b, p, n, l, e))
+FORWARD(clCreateProgramWithBinary, Object,
+        (Object c, Uint n, const Object *d, const std::size_t *z, const unsigned char **b, Int *s, Int *e),
+        (c, n, d, z, b, s, e))
 
 extern "C" Int clGetPlatformIDs(Uint n, Object *ids, Uint *count) {
     static GT_REAL(clGetPlatformIDs, Int, (Uint, Object *, Uint *))

@@ -1,16 +1,12 @@
 #include "test.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
+#include <cstdio>
 #include <fstream>
 #include <sstream>
 
 namespace gt {
-
-std::vector<BackendEntry> &backends() {
-    static std::vector<BackendEntry> list;
-    return list;
-}
 
 std::vector<TestEntry> &tests() {
     static std::vector<TestEntry> list;
@@ -19,13 +15,7 @@ std::vector<TestEntry> &tests() {
 
 namespace {
 
-template <class T>
-Arg scalar(T value) {
-    Arg arg;
-    std::memcpy(arg.bytes, &value, sizeof value);
-    arg.size = sizeof value;
-    return arg;
-}
+constexpr double kOverRoof = 1.02;
 
 std::size_t choose(const std::vector<DeviceInfo> &devices, const std::string &wanted) {
     for (std::size_t i = 0; i < devices.size(); ++i) {
@@ -33,16 +23,23 @@ std::size_t choose(const std::vector<DeviceInfo> &devices, const std::string &wa
             return i;
         }
     }
-    if (!wanted.empty()) throw ApiFailure("the driver does not offer the device " + wanted);
+    if (!wanted.empty()) throw ApiFailure("the driver does not offer the device " + wanted, Cause::kNoDevice);
     return 0;
 }
 
-std::string slurp(const std::string &path) {
+bool slurp(const std::string &path, std::string &content) {
     std::ifstream file(path, std::ios::binary);
-    if (!file) throw OwnError("cannot read the device source " + path);
+    if (!file) return false;
     std::ostringstream out;
     out << file.rdbuf();
-    return out.str();
+    content = out.str();
+    return true;
+}
+
+std::string device_source(const std::string &path) {
+    std::string content;
+    if (!slurp(path, content)) throw OwnError("cannot read the device source " + path);
+    return content;
 }
 
 double percentile(const std::vector<double> &sorted, double p) {
@@ -52,15 +49,22 @@ double percentile(const std::vector<double> &sorted, double p) {
     return sorted[low] + (sorted[high] - sorted[low]) * (place - static_cast<double>(low));
 }
 
-}  // namespace
-
-Arg Arg::mem(Handle h) {
-    Arg arg;
-    arg.buffer = h;
-    return arg;
+/// Put the state of the device beside a number; what is not known stays out.
+void beside(Record &record, const DeviceState &state) {
+    const auto known = [&](const char *key, double value) {
+        if (value > 0.0) record.number(key, value);
+    };
+    known("sm_hz", state.clock_hz);
+    known("mem_hz", state.memory_clock_hz);
+    known("temp_c", state.temperature);
+    known("power_w", state.power);
+    known("link_width", state.link_width);
+    known("link_gts", state.link_rate * 1e-9);
+    known("bar_bytes", static_cast<double>(state.bar_bytes));
+    if (!state.throttle.empty()) record.text("throttle", state.throttle);
 }
-Arg Arg::u32(std::uint32_t v) { return scalar(v); }
-Arg Arg::f32(float v) { return scalar(v); }
+
+}  // namespace
 
 double Context::elapsed() const { return monotonic_seconds() - started_; }
 
@@ -84,17 +88,58 @@ void Context::report(const DeviceInfo &device, std::size_t index) {
 const DeviceInfo &Context::open_device() {
     phase("enumerate");
     const std::vector<DeviceInfo> devices = backend.enumerate();
-    if (devices.empty()) throw ApiFailure("the driver offers no device");
-    const std::size_t index = choose(devices, options.device);
-    device_ = devices[index];
-    report(device_, index);
+    if (devices.empty()) throw ApiFailure("the driver offers no device", Cause::kNoDevice);
+    index_ = choose(devices, options.device);
+    device_ = devices[index_];
+    report(device_, index_);
     phase("open");
-    backend.open(index);
+    backend.open(index_);
+    telemetry_ = telemetry_of(device_.bdf, device_.vendor, device_.kind);
     return device_;
 }
 
 std::string Context::source(const std::string &file) const {
-    return slurp(options.kernels + "/gt_lang.h") + "\n" + slurp(options.kernels + "/" + file);
+    return device_source(options.kernels + "/gt_lang.h") + "\n" +
+           device_source(options.kernels + "/" + file + ".inc");
+}
+
+bool Context::artefact(const std::string &file, const CodeTarget &target, std::string &code) const {
+    return slurp(options.artefacts + "/" + target.directory + "/" + file + "." + target.extension, code);
+}
+
+Handle Context::module(const std::string &file) {
+    phase("load device code");
+    std::string refusals;
+    for (const CodeTarget &target : backend.targets()) {
+        if (!options.form.empty() && options.form != target.name) continue;
+        std::string code;
+        if (target.form == Form::kSource) code = source(file);
+        else if (!artefact(file, target, code)) continue;
+        try {
+            const Handle module = backend.module(target.form, code);
+            code_form_ = target.name;
+            return module;
+        } catch (const Inapplicable &e) {
+            refusals += "; " + target.name + ": " + e.what();
+        } catch (const ApiFailure &e) {
+            // The next form may still do: then this is what the module_load test is for.
+            refusals += "; " + target.name + ": " + e.what();
+        }
+    }
+    const std::string what = options.form.empty() ? "no form of the device code loads" : "no " + options.form + " loads";
+    if (refusals.empty()) throw Inapplicable(what + ": none is at hand for this device");
+    throw ApiFailure(what + refusals, Cause::kBadImage);
+}
+
+std::string Context::argument(const std::string &key) const {
+    for (const std::string &argument : options.arguments) {
+        if (argument.compare(0, key.size() + 1, key + "=") == 0) return argument.substr(key.size() + 1);
+    }
+    return "";
+}
+
+void Context::require(bool there, const std::string &what) const {
+    if (!there) throw Inapplicable("the device or its driver has no " + what);
 }
 
 void Context::check(const std::string &name, std::uint64_t checked, std::uint64_t bad, const std::string &detail) {
@@ -111,24 +156,47 @@ void Context::check(const std::string &name, std::uint64_t checked, std::uint64_
 }
 
 void Context::metric(const std::string &name, const std::string &unit, const std::string &better,
-                     const std::vector<double> &samples, double wall_ratio) {
+                     const std::vector<double> &samples, double wall_ratio, const Roof &roof) {
     if (samples.empty()) throw OwnError("the metric " + name + " has no samples");
+    for (double sample : samples) {
+        if (!(sample > 0.0) || !std::isfinite(sample)) {
+            throw Implausible(name + " has a sample that is no positive number");
+        }
+    }
     std::vector<double> sorted = samples;
     std::sort(sorted.begin(), sorted.end());
+    const double value = percentile(sorted, 0.5);
     Record record("metric");
     record.text("name", name)
         .text("kind", kind_)
         .text("unit", unit)
         .text("better", better)
-        .number("value", percentile(sorted, 0.5))
+        .number("value", value)
         .integer("n", samples.size())
         .number("min", sorted.front())
-        .number("p50", percentile(sorted, 0.5))
+        .number("p50", value)
         .number("p95", percentile(sorted, 0.95))
         .number("max", sorted.back())
         .numbers("samples", samples);
     if (wall_ratio > 0.0) record.text("clock", "event").number("wall_ratio", wall_ratio);
     else record.text("clock", "wall");
+    if (roof.value > 0.0) {
+        record.number("roof", roof.value).text("roof_src", roof.source).number("frac_spec", value / roof.value);
+        if (roof.at_clock > 0.0) record.number("frac_at_clock", value / roof.at_clock);
+    }
+    beside(record, telemetry_->look());
+    writer.write(record);
+    if (roof.value > 0.0 && better == "higher" && value > kOverRoof * roof.value) {
+        char text[200];
+        std::snprintf(text, sizeof text, "%s is %.4g %s, more than the %.4g that the hardware can give (%s)",
+                      name.c_str(), value, unit.c_str(), roof.value, roof.source.c_str());
+        throw Implausible(text);
+    }
+}
+
+void Context::skipped(const std::string &part, const std::string &reason) {
+    Record record("part");
+    record.text("name", part).text("kind", kind_).text("status", "skip").text("reason", reason);
     writer.write(record);
 }
 

@@ -1,34 +1,185 @@
 /* One device source for every language: the words below are spelled per language, kernels use nothing else.
  *
- * A backend hands its compiler this file followed by one kernels/<name>.inc, concatenated: nothing is included, so no
- * compiler needs a search path in the guest. Conventions that tests and fault injection rely on:
+ * A compiler is handed this file followed by one kernels/<name>.inc, concatenated: nothing is included, so none needs a
+ * search path in the guest. Conventions that tests and fault injection rely on:
  *   - argument 0 of every kernel is `gt_uint n`, the number of elements; items at or beyond n do nothing;
  *   - buffers are passed whole, with the index of the first element as an argument of its own (`<name>0`);
- *   - a*b+c is always written GT_FMA: whether compilers contract it differs between stacks.
+ *   - a*b+c is always written GT_FMA: whether compilers contract it differs between stacks;
+ *   - every item of a group reaches every GT_BARRIER, also items at or beyond n;
+ *   - kernels are one-dimensional; indices of two dimensions are computed.
+ *
+ * GT_ATOMIC_* act on global memory, at the scope of the device, and return what was there before.
+ * GT_HAS_FP64, GT_HAS_INT64_ATOMICS, GT_HAS_SUBGROUPS are defined where the words of that kind are.
  */
 #if defined(__OPENCL_VERSION__)
 #define GT_KERNEL(name) __kernel void name
+#define GT_FUNCTION static inline
 #define GT_G __global
 #define GT_SHARED(type, name, count) __local type name[count]
-#define GT_BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
+#define GT_S __local
+#define GT_BARRIER() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
+#define GT_FENCE() mem_fence(CLK_GLOBAL_MEM_FENCE)
 #define GT_GID ((gt_uint)get_global_id(0))
 #define GT_LID ((gt_uint)get_local_id(0))
+#define GT_GROUP ((gt_uint)get_group_id(0))
+#define GT_GROUP_SIZE ((gt_uint)get_local_size(0))
+#define GT_ITEMS ((gt_uint)get_global_size(0))
 #define GT_FMA(a, b, c) fma((a), (b), (c))
+#define GT_SQRT(a) sqrt((float)(a))
+#define GT_EXP(a) exp((float)(a))
+#define GT_SIN(a) sin((float)(a))
+#define GT_COS(a) cos((float)(a))
+#define GT_AS_FLOAT(u) as_float(u)
+#define GT_AS_UINT(f) as_uint(f)
 #define GT_ATOMIC_ADD(pointer, value) atomic_add((volatile __global gt_uint *)(pointer), (value))
+#define GT_ATOMIC_MIN(pointer, value) atomic_min((volatile __global gt_uint *)(pointer), (value))
+#define GT_ATOMIC_MAX(pointer, value) atomic_max((volatile __global gt_uint *)(pointer), (value))
+#define GT_ATOMIC_XCHG(pointer, value) atomic_xchg((volatile __global gt_uint *)(pointer), (value))
+#define GT_ATOMIC_CAS(pointer, expected, value) \
+    atomic_cmpxchg((volatile __global gt_uint *)(pointer), (expected), (value))
 typedef uint gt_uint;
+typedef int gt_int;
+typedef ulong gt_ulong;
+typedef ushort gt_ushort;
+typedef uchar gt_uchar;
+#if defined(cl_khr_fp64) || __OPENCL_C_VERSION__ >= 300
+#define GT_HAS_FP64
+#endif
+#if defined(cl_khr_int64_base_atomics)
+#pragma OPENCL EXTENSION cl_khr_int64_base_atomics : enable
+#define GT_HAS_INT64_ATOMICS
+#define GT_ATOMIC_ADD64(pointer, value) atom_add((volatile __global gt_ulong *)(pointer), (value))
+#define GT_ATOMIC_CAS64(pointer, expected, value) \
+    atom_cmpxchg((volatile __global gt_ulong *)(pointer), (expected), (value))
+#endif
+/* OpenCL C 1.2 adds no floats atomically: compare and swap the bits. */
+static inline float gt_atomic_add_float(volatile __global float *pointer, float value) {
+    volatile __global gt_uint *word = (volatile __global gt_uint *)pointer;
+    gt_uint seen = *word, before;
+    do {
+        before = seen;
+        seen = atomic_cmpxchg(word, before, as_uint(as_float(before) + value));
+    } while (seen != before);
+    return as_float(before);
+}
+#define GT_ATOMIC_ADDF(pointer, value) gt_atomic_add_float((volatile __global float *)(pointer), (value))
+
 #elif defined(__CUDACC__) || defined(__HIPCC__) || defined(__HIPCC_RTC__)
 #if defined(__HIPCC__) && !defined(__HIPCC_RTC__)
 #include <hip/hip_runtime.h>
 #endif
 #define GT_KERNEL(name) extern "C" __global__ void name
+#define GT_FUNCTION static __device__ __forceinline__
 #define GT_G
 #define GT_SHARED(type, name, count) __shared__ type name[count]
+#define GT_S
 #define GT_BARRIER() __syncthreads()
+#define GT_FENCE() __threadfence()
 #define GT_GID ((gt_uint)(blockIdx.x * blockDim.x + threadIdx.x))
 #define GT_LID ((gt_uint)threadIdx.x)
+#define GT_GROUP ((gt_uint)blockIdx.x)
+#define GT_GROUP_SIZE ((gt_uint)blockDim.x)
+#define GT_ITEMS ((gt_uint)(gridDim.x * blockDim.x))
 #define GT_FMA(a, b, c) fmaf((a), (b), (c))
-#define GT_ATOMIC_ADD(pointer, value) atomicAdd((gt_uint *)(pointer), (value))
+#define GT_SQRT(a) sqrtf(a)
+#define GT_EXP(a) expf(a)
+#define GT_SIN(a) sinf(a)
+#define GT_COS(a) cosf(a)
+#define GT_AS_FLOAT(u) __uint_as_float(u)
+#define GT_AS_UINT(f) __float_as_uint(f)
+#define GT_ATOMIC_ADD(pointer, value) atomicAdd((gt_uint *)(pointer), (gt_uint)(value))
+#define GT_ATOMIC_MIN(pointer, value) atomicMin((gt_uint *)(pointer), (gt_uint)(value))
+#define GT_ATOMIC_MAX(pointer, value) atomicMax((gt_uint *)(pointer), (gt_uint)(value))
+#define GT_ATOMIC_XCHG(pointer, value) atomicExch((gt_uint *)(pointer), (gt_uint)(value))
+#define GT_ATOMIC_CAS(pointer, expected, value) \
+    atomicCAS((gt_uint *)(pointer), (gt_uint)(expected), (gt_uint)(value))
+#define GT_HAS_FP64
+#define GT_HAS_INT64_ATOMICS
+#define GT_ATOMIC_ADD64(pointer, value) atomicAdd((gt_ulong *)(pointer), (gt_ulong)(value))
+#define GT_ATOMIC_CAS64(pointer, expected, value) \
+    atomicCAS((gt_ulong *)(pointer), (gt_ulong)(expected), (gt_ulong)(value))
+#define GT_ATOMIC_ADDF(pointer, value) atomicAdd((float *)(pointer), (float)(value))
+#define GT_HAS_SUBGROUPS
+#if defined(__CUDACC__)
+#define GT_SHUFFLE(value, lane) __shfl_sync(0xFFFFFFFFu, (value), (int)(lane))
+#else
+#define GT_SHUFFLE(value, lane) __shfl((value), (int)(lane))
+#endif
+#define GT_LANES ((gt_uint)warpSize)
+#define GT_LANE (GT_LID % GT_LANES)
 typedef unsigned int gt_uint;
+typedef int gt_int;
+typedef unsigned long long gt_ulong;
+typedef unsigned short gt_ushort;
+typedef unsigned char gt_uchar;
+
+#elif defined(GT_CPU)
+/* The simulated GPU of the tests of the tests: plain C++, which includes <cmath> and declares the gt_cpu_* functions
+ * before this. A group runs on one thread, so what it shares is thread-local. */
+#define GT_KERNEL(name) extern "C" void name
+#define GT_FUNCTION static inline
+#define GT_G
+#define GT_SHARED(type, name, count) static thread_local type name[count]
+#define GT_S
+#define GT_BARRIER() gt_cpu_barrier()
+#define GT_FENCE() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define GT_GID ((gt_uint)gt_cpu_item().global)
+#define GT_LID ((gt_uint)gt_cpu_item().local)
+#define GT_GROUP ((gt_uint)gt_cpu_item().group)
+#define GT_GROUP_SIZE ((gt_uint)gt_cpu_item().group_size)
+#define GT_ITEMS ((gt_uint)gt_cpu_item().items)
+#define GT_FMA(a, b, c) std::fma((float)(a), (float)(b), (float)(c))
+#define GT_SQRT(a) std::sqrt((float)(a))
+#define GT_EXP(a) std::exp((float)(a))
+#define GT_SIN(a) std::sin((float)(a))
+#define GT_COS(a) std::cos((float)(a))
+#define GT_AS_FLOAT(u) gt_cpu_as<float>((gt_uint)(u))
+#define GT_AS_UINT(f) gt_cpu_as<gt_uint>((float)(f))
+#define GT_ATOMIC_ADD(pointer, value) __atomic_fetch_add((gt_uint *)(pointer), (gt_uint)(value), __ATOMIC_SEQ_CST)
+#define GT_ATOMIC_MIN(pointer, value) \
+    gt_cpu_update((gt_uint *)(pointer), [&](gt_uint old) { return old < (gt_uint)(value) ? old : (gt_uint)(value); })
+#define GT_ATOMIC_MAX(pointer, value) \
+    gt_cpu_update((gt_uint *)(pointer), [&](gt_uint old) { return old > (gt_uint)(value) ? old : (gt_uint)(value); })
+#define GT_ATOMIC_XCHG(pointer, value) __atomic_exchange_n((gt_uint *)(pointer), (gt_uint)(value), __ATOMIC_SEQ_CST)
+#define GT_ATOMIC_CAS(pointer, expected, value) \
+    gt_cpu_swap((gt_uint *)(pointer), (gt_uint)(expected), (gt_uint)(value))
+#define GT_HAS_FP64
+#define GT_HAS_INT64_ATOMICS
+#define GT_ATOMIC_ADD64(pointer, value) __atomic_fetch_add((gt_ulong *)(pointer), (gt_ulong)(value), __ATOMIC_SEQ_CST)
+#define GT_ATOMIC_CAS64(pointer, expected, value) \
+    gt_cpu_swap((gt_ulong *)(pointer), (gt_ulong)(expected), (gt_ulong)(value))
+#define GT_ATOMIC_ADDF(pointer, value) \
+    gt_cpu_update((float *)(pointer), [&](float old) { return old + (float)(value); })
+#define GT_HAS_SUBGROUPS
+#define GT_SHUFFLE(value, lane) gt_cpu_shuffle((value), (gt_uint)(lane))
+#define GT_LANES 32u
+#define GT_LANE (GT_LID % GT_LANES)
+typedef unsigned int gt_uint;
+typedef int gt_int;
+typedef unsigned long long gt_ulong;
+typedef unsigned short gt_ushort;
+typedef unsigned char gt_uchar;
+template <class To, class From>
+inline To gt_cpu_as(From from) {
+    static_assert(sizeof(To) == sizeof(From), "a change of type keeps the bits");
+    To to;
+    __builtin_memcpy(&to, &from, sizeof to);
+    return to;
+}
+template <class T>
+inline T gt_cpu_swap(T *pointer, T expected, T value) {
+    __atomic_compare_exchange_n(pointer, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return expected;
+}
+template <class T, class F>
+inline T gt_cpu_update(T *pointer, F change) {
+    T before, after;
+    __atomic_load(pointer, &before, __ATOMIC_SEQ_CST);
+    do after = change(before);
+    while (!__atomic_compare_exchange(pointer, &before, &after, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    return before;
+}
+
 #else
 #error "gt_lang.h does not know this device language yet"
 #endif

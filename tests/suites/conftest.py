@@ -61,7 +61,8 @@ def built(sources: Path, cache: Path) -> Path:
 @pytest.fixture(scope="session")
 def fake_opencl(sources: Path, cache: Path) -> Path:
     source = sources / "fakes" / "fake_opencl.cpp"
-    content = source.read_bytes() + (sources / "host" / "cl_abi.h").read_bytes()
+    parts = (source, sources / "fakes" / "faults.h", sources / "host" / "cl_abi.h")
+    content = b"".join(part.read_bytes() for part in parts)
     target = cache / f"fake_opencl-{hashlib.sha256(content).hexdigest()[:20]}.so"
     if not target.exists():
         made = target.with_suffix(f".{os.getpid()}")

@@ -60,7 +60,7 @@ def test_every_declared_mutation_is_killed(
 
 
 def test_every_fault_of_the_fake_is_claimed_by_a_test(sources: Path) -> None:
-    text = (sources / "fakes" / "fake_opencl.cpp").read_text()
+    text = (sources / "fakes" / "faults.h").read_text()
     listed = re.search(r"kFaults\[\] = \{(.*?)\};", text, re.DOTALL)
     assert listed
     faults = set(re.findall(r'"(\w+)"', listed.group(1)))

@@ -43,8 +43,7 @@ void one(Context &context, Handle kernel, const Case &c, std::uint32_t salt, Gua
 
 void vecadd(Context &context) {
     const DeviceInfo &device = context.open_device();
-    context.phase("compile");
-    const Handle kernel = context.backend.kernel(context.backend.build(context.source("vecadd.inc")), "gt_vecadd");
+    const Handle kernel = context.backend.kernel(context.module("vecadd"), "gt_vecadd");
     const double started = context.elapsed();
     context.phase("compute");
     Guarded::Bad total;
