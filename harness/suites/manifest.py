@@ -24,15 +24,18 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _REQUIRED = ("schema", "name", "title", "stage", "argv", "backends", "timeout")
 _OPTIONAL = ("budget", "tier", "expects", "metrics", "mutations")
 _METRIC_KEYS = ("name", "unit", "better")
+_METRIC_OPTIONAL = ("optional",)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """A metric that a passing test must report."""
+    """A metric that a passing test must report, or may if it is optional."""
 
     name: str
     unit: str
     better: Literal["higher", "lower"]
+    optional: bool = False
+    """Not every device has what it measures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +159,14 @@ def _mapping(raw: object, what: str, required: tuple[str, ...], optional: tuple[
 
 
 def _metric(raw: object) -> MetricSpec:
-    data = _mapping(raw, "a metric", _METRIC_KEYS, ())
+    data = _mapping(raw, "a metric", _METRIC_KEYS, _METRIC_OPTIONAL)
     better = _text(data, "better")
     if better not in ("higher", "lower"):
         raise ValueError(f"metric {data['name']!r}: better must be 'higher' or 'lower', not {better!r}")
-    return MetricSpec(_text(data, "name"), _text(data, "unit"), cast(Literal["higher", "lower"], better))
+    optional = data.get("optional", False)
+    if not isinstance(optional, bool):
+        raise ValueError(f"metric {data['name']!r}: optional must be true or false, not {optional!r}")
+    return MetricSpec(_text(data, "name"), _text(data, "unit"), cast(Literal["higher", "lower"], better), optional)
 
 
 def _text(data: dict[str, Any], key: str) -> str:

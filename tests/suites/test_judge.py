@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -60,10 +61,10 @@ def result(status: str = "pass", reason: str = "") -> dict[str, Any]:
 GOOD = (HELLO, DEVICE, CHECK, METRIC, result())
 
 
-def judged(*records: dict[str, Any], status: int | None = 0, **rest: Any) -> TestResult:
+def judged(*records: dict[str, Any], status: int | None = 0, test: TestSpec = SPEC, **rest: Any) -> TestResult:
     stdout = b"".join(encode(record) for record in records)
     completed = Completed(status, stdout, rest.pop("stderr", b""), 1.5, **rest)
-    (one,) = judge(SPEC, completed, parse(stdout), backend="opencl", timeout=60)
+    (one,) = judge(test, completed, parse(stdout), backend="opencl", timeout=60)
     return one
 
 
@@ -78,6 +79,16 @@ def test_a_pass_carries_metrics_kind_and_the_device() -> None:
     assert one.details["device.0.mem_bytes"] == 1 << 30
     assert one.details["triad_bw.wall_ratio"] == 0.97
     assert one.details["backend"] == "opencl"
+
+
+def test_an_optional_metric_may_be_missing_but_is_read_where_it_is_there() -> None:
+    spec = dataclasses.replace(SPEC, metrics=(*SPEC.metrics, MetricSpec("tensor", "flop/s", "higher", optional=True)))
+    assert [metric.name for metric in judged(*GOOD, test=spec).metrics] == ["triad_bw"]
+    tensor = METRIC | {"name": "tensor", "unit": "flop/s"}
+    both = judged(HELLO, DEVICE, CHECK, METRIC, tensor, result(), test=spec)
+    assert [metric.name for metric in both.metrics] == ["triad_bw", "tensor"]
+    wrong = judged(HELLO, DEVICE, CHECK, METRIC, tensor | {"unit": "B/s"}, result(), test=spec)
+    assert wrong.outcome is Outcome.ERROR
 
 
 @pytest.mark.parametrize(

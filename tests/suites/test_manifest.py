@@ -74,6 +74,7 @@ def test_a_new_test_is_only_a_new_file(tmp_path: Path) -> None:
         ({"title": " "}, "title must be a text"),
         ({"metrics": [{"name": "x", "unit": "B/s"}]}, "a metric lacks the key 'better'"),
         ({"metrics": [{"name": "x", "unit": "B/s", "better": "more"}]}, "must be 'higher' or 'lower'"),
+        ({"metrics": [{"name": "x", "unit": "B/s", "better": "higher", "optional": "no"}]}, "must be true or false"),
         ({"metrics": GOOD["metrics"] * 2}, "two metrics have the same name"),
     ],
 )
