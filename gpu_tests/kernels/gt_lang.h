@@ -9,7 +9,9 @@
  *   - kernels are one-dimensional; indices of two dimensions are computed.
  *
  * GT_ATOMIC_* act on global memory, at the scope of the device, and return what was there before.
- * GT_HAS_FP64, GT_HAS_INT64_ATOMICS, GT_HAS_SUBGROUPS are defined where the words of that kind are.
+ * GT_HAS_FP64, GT_HAS_FP16, GT_HAS_INT64_ATOMICS, GT_HAS_SUBGROUPS are defined where the words of that kind are.
+ * gt_uint4 and gt_float4 are read and written whole, 16 bytes at once, at places that are multiples of 16 bytes.
+ * gt_half2 is two half-precision numbers in one register, which is how GPUs reach their half-precision peak.
  */
 #if defined(__OPENCL_VERSION__)
 #define GT_KERNEL(name) __kernel void name
@@ -25,6 +27,7 @@
 #define GT_GROUP_SIZE ((gt_uint)get_local_size(0))
 #define GT_ITEMS ((gt_uint)get_global_size(0))
 #define GT_FMA(a, b, c) fma((a), (b), (c))
+#define GT_FMA64(a, b, c) fma((a), (b), (c))
 #define GT_SQRT(a) sqrt((float)(a))
 #define GT_EXP(a) exp((float)(a))
 #define GT_SIN(a) sin((float)(a))
@@ -42,8 +45,19 @@ typedef int gt_int;
 typedef ulong gt_ulong;
 typedef ushort gt_ushort;
 typedef uchar gt_uchar;
+typedef uint4 gt_uint4;
+typedef float4 gt_float4;
 #if defined(cl_khr_fp64) || __OPENCL_C_VERSION__ >= 300
 #define GT_HAS_FP64
+#endif
+#if defined(cl_khr_fp16)
+#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+#define GT_HAS_FP16
+typedef half2 gt_half2;
+#define GT_HALF2(x, y) ((half2)((half)(float)(x), (half)(float)(y)))
+#define GT_HALF2_X(h) ((float)(h).x)
+#define GT_HALF2_Y(h) ((float)(h).y)
+#define GT_FMA_HALF2(a, b, c) fma((a), (b), (c))
 #endif
 #if defined(cl_khr_int64_base_atomics)
 #pragma OPENCL EXTENSION cl_khr_int64_base_atomics : enable
@@ -69,7 +83,7 @@ static inline float gt_atomic_add_float(volatile __global float *pointer, float 
 #include <hip/hip_runtime.h>
 #endif
 #define GT_KERNEL(name) extern "C" __global__ void name
-#define GT_FUNCTION static __device__ __forceinline__
+#define GT_FUNCTION __device__ __forceinline__
 #define GT_G
 #define GT_SHARED(type, name, count) __shared__ type name[count]
 #define GT_S
@@ -81,6 +95,7 @@ static inline float gt_atomic_add_float(volatile __global float *pointer, float 
 #define GT_GROUP_SIZE ((gt_uint)blockDim.x)
 #define GT_ITEMS ((gt_uint)(gridDim.x * blockDim.x))
 #define GT_FMA(a, b, c) fmaf((a), (b), (c))
+#define GT_FMA64(a, b, c) fma((double)(a), (double)(b), (double)(c))
 #define GT_SQRT(a) sqrtf(a)
 #define GT_EXP(a) expf(a)
 #define GT_SIN(a) sinf(a)
@@ -112,6 +127,47 @@ typedef int gt_int;
 typedef unsigned long long gt_ulong;
 typedef unsigned short gt_ushort;
 typedef unsigned char gt_uchar;
+struct alignas(16) gt_uint4 {
+    gt_uint x, y, z, w;
+};
+struct alignas(16) gt_float4 {
+    float x, y, z, w;
+};
+#if defined(__CUDACC__)
+/* The headers of half precision are not at hand in every guest; PTX has had its packed form since sm_53. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 530
+#define GT_HAS_FP16
+typedef gt_uint gt_half2;
+GT_FUNCTION gt_half2 gt_make_half2(float x, float y) {
+    gt_half2 out;
+    asm("{ .reg .f16 l, h; cvt.rn.f16.f32 l, %1; cvt.rn.f16.f32 h, %2; mov.b32 %0, {l, h}; }"
+        : "=r"(out)
+        : "f"(x), "f"(y));
+    return out;
+}
+GT_FUNCTION float gt_half2_part(gt_half2 pair, gt_uint shift) {
+    float out;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"((gt_ushort)(pair >> shift)));
+    return out;
+}
+GT_FUNCTION gt_half2 gt_fma_half2(gt_half2 a, gt_half2 b, gt_half2 c) {
+    gt_half2 out;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(c));
+    return out;
+}
+#define GT_HALF2(x, y) gt_make_half2((float)(x), (float)(y))
+#define GT_HALF2_X(h) gt_half2_part((h), 0u)
+#define GT_HALF2_Y(h) gt_half2_part((h), 16u)
+#define GT_FMA_HALF2(a, b, c) gt_fma_half2((a), (b), (c))
+#endif
+#else
+#define GT_HAS_FP16
+typedef _Float16 gt_half2 __attribute__((ext_vector_type(2)));
+#define GT_HALF2(x, y) (gt_half2{(_Float16)(float)(x), (_Float16)(float)(y)})
+#define GT_HALF2_X(h) ((float)(h)[0])
+#define GT_HALF2_Y(h) ((float)(h)[1])
+#define GT_FMA_HALF2(a, b, c) ((a) * (b) + (c)) /* contracted to the packed instruction where there is one */
+#endif
 
 #elif defined(GT_CPU)
 /* The simulated GPU of the tests of the tests: plain C++, which includes <cmath> and declares the gt_cpu_* functions
@@ -129,6 +185,7 @@ typedef unsigned char gt_uchar;
 #define GT_GROUP_SIZE ((gt_uint)gt_cpu_item().group_size)
 #define GT_ITEMS ((gt_uint)gt_cpu_item().items)
 #define GT_FMA(a, b, c) std::fma((float)(a), (float)(b), (float)(c))
+#define GT_FMA64(a, b, c) std::fma((double)(a), (double)(b), (double)(c))
 #define GT_SQRT(a) std::sqrt((float)(a))
 #define GT_EXP(a) std::exp((float)(a))
 #define GT_SIN(a) std::sin((float)(a))
@@ -159,6 +216,12 @@ typedef int gt_int;
 typedef unsigned long long gt_ulong;
 typedef unsigned short gt_ushort;
 typedef unsigned char gt_uchar;
+struct alignas(16) gt_uint4 {
+    gt_uint x, y, z, w;
+};
+struct alignas(16) gt_float4 {
+    float x, y, z, w;
+};
 template <class To, class From>
 inline To gt_cpu_as(From from) {
     static_assert(sizeof(To) == sizeof(From), "a change of type keeps the bits");
@@ -183,3 +246,16 @@ inline T gt_cpu_update(T *pointer, F change) {
 #else
 #error "gt_lang.h does not know this device language yet"
 #endif
+
+/* The mixing of 32 bits and the lattice number of place `i` in stream `salt`: what host/data.h computes on the host. */
+GT_FUNCTION gt_uint gt_mix(gt_uint x) {
+    x ^= x >> 16;
+    x *= 0x7FEB352Du;
+    x ^= x >> 15;
+    x *= 0x846CA68Bu;
+    x ^= x >> 16;
+    return x;
+}
+GT_FUNCTION float gt_lattice(gt_uint salt, gt_uint i) {
+    return (float)(gt_mix(i ^ gt_mix(salt)) >> 12) * (1.0f / 2097152.0f);
+}
