@@ -80,20 +80,29 @@ class Guarded {
     /// Fetch everything and compare it with `word(i)` and with the canaries, bit by bit.
     template <class F>
     Bad verify(F word) {
-        // A read that never happens must not find the right answer lying here.
-        std::memset(host_.data(), 0xA5, host_.size() * 4);
-        backend_.read(device_, host_.data(), host_.size() * 4);
         Bad bad;
-        for (std::size_t i = 0; i < host_.size(); ++i) {
-            const bool inside = i >= first_ && i < first_ + words_;
-            if (!inside) {
-                bad.canaries += host_[i] != canary(static_cast<std::uint32_t>(i));
-            } else if (host_[i] != word(static_cast<std::uint32_t>(i - first_))) {
-                if (bad.payload++ == 0) bad.first = i - first_;
-            }
+        bad.canaries = fetch();
+        for (std::size_t i = 0; i < words_; ++i) {
+            if (host_[first_ + i] != word(static_cast<std::uint32_t>(i)) && bad.payload++ == 0) bad.first = i;
         }
         return bad;
     }
+
+    /// Fetch everything, for `payload` to show, and return how many canaries are wrong.
+    std::uint64_t fetch() {
+        // A read that never happens must not find the right answer lying here.
+        std::memset(host_.data(), 0xA5, host_.size() * 4);
+        backend_.read(device_, host_.data(), host_.size() * 4);
+        std::uint64_t bad = 0;
+        for (std::size_t i = 0; i < host_.size(); ++i) {
+            const bool inside = i >= first_ && i < first_ + words_;
+            bad += !inside && host_[i] != canary(static_cast<std::uint32_t>(i));
+        }
+        return bad;
+    }
+
+    /// The words that were fetched last.
+    const std::uint32_t *payload() const { return host_.data() + first_; }
 
   private:
     Backend &backend_;

@@ -182,6 +182,8 @@ class Backend {
     virtual Handle module(Form form, const std::string &code) = 0;
     virtual void unload(Handle module) = 0;
     virtual Handle kernel(Handle module, const char *name) = 0;
+    /// Give each group of this kernel so much more shared memory than its code declares, from the next launch on.
+    virtual void dynamic_shared(Handle kernel, std::size_t bytes);
     /// Run `items` work items in groups of `group`, wait, and return the device's own time for it.
     virtual double launch(Handle kernel, std::size_t items, std::size_t group, const std::vector<Arg> &args) = 0;
 
