@@ -80,9 +80,15 @@ class Guarded {
     /// Fetch everything and compare it with `word(i)` and with the canaries, bit by bit.
     template <class F>
     Bad verify(F word) {
+        return verify_some(1, word);
+    }
+
+    /// The same, but of the payload only every `stride`-th word, from the first on.
+    template <class F>
+    Bad verify_some(std::size_t stride, F word) {
         Bad bad;
         bad.canaries = fetch();
-        for (std::size_t i = 0; i < words_; ++i) {
+        for (std::size_t i = 0; i < words_; i += stride) {
             if (host_[first_ + i] != word(static_cast<std::uint32_t>(i)) && bad.payload++ == 0) bad.first = i;
         }
         return bad;
@@ -108,6 +114,56 @@ class Guarded {
     Backend &backend_;
     std::size_t first_, words_;
     std::vector<std::uint32_t> host_;
+    Handle device_;
+};
+
+/// A device array of 32-bit words, too large to be kept on the host as well: kernels fill and check the payload, the
+/// host the canaries on both sides of it. The payload begins at a multiple of 4 KiB.
+class Fenced {
+  public:
+    Fenced(Backend &backend, std::size_t words)
+        : backend_(backend), words_(words), device_(backend.alloc((words + 2 * kCanaryWords) * 4)) {
+        std::vector<std::uint32_t> canaries(kCanaryWords);
+        for (const std::size_t begin : {std::size_t{0}, kCanaryWords + words_}) {
+            for (std::size_t i = 0; i < kCanaryWords; ++i) {
+                canaries[i] = canary(static_cast<std::uint32_t>(begin + i));
+            }
+            backend_.write(device_, canaries.data(), kCanaryWords * 4, begin * 4);
+        }
+    }
+    ~Fenced() { backend_.free(device_); }
+    Fenced(const Fenced &) = delete;
+    Fenced &operator=(const Fenced &) = delete;
+
+    Handle buffer() const { return device_; }
+    std::size_t words() const { return words_; }
+    std::uint32_t first() const { return static_cast<std::uint32_t>(kCanaryWords); }
+    /// The same in vectors of four words.
+    std::uint32_t first_vector() const { return static_cast<std::uint32_t>(kCanaryWords / 4); }
+
+    /// Fetch `count` words of the payload from word `begin` on. A read that never happens leaves no right word.
+    void fetch(std::vector<std::uint32_t> &into, std::size_t begin, std::size_t count) const {
+        into.assign(count, 0xA5A5A5A5u);
+        backend_.read(device_, into.data(), count * 4, (kCanaryWords + begin) * 4);
+    }
+
+    /// How many words of the canaries are not what they were.
+    std::uint64_t broken() const {
+        std::uint64_t bad = 0;
+        std::vector<std::uint32_t> words(kCanaryWords);
+        for (const std::size_t begin : {std::size_t{0}, kCanaryWords + words_}) {
+            words.assign(kCanaryWords, 0xA5A5A5A5u);
+            backend_.read(device_, words.data(), kCanaryWords * 4, begin * 4);
+            for (std::size_t i = 0; i < kCanaryWords; ++i) {
+                bad += words[i] != canary(static_cast<std::uint32_t>(begin + i));
+            }
+        }
+        return bad;
+    }
+
+  private:
+    Backend &backend_;
+    std::size_t words_;
     Handle device_;
 };
 
