@@ -8,10 +8,11 @@ TEST_CACHE ?= $(CURDIR)/.cache/tests
 TEST_JOBS ?= 2
 BENCHMARKS := boot_to_ssh warm_cell orchestrator_memory layers
 
-.PHONY: help matrix test test-all lint bench host venv clean
+.PHONY: help matrix artefacts test test-all lint bench host venv clean
 
 help:
 	@echo 'make matrix    set up this host, run the default matrix, print the path of the HTML report'
+	@echo 'make artefacts compile the device code of the compute tests and compare it with the list of digests'
 	@echo 'make test      set up this host, run linters, type checks and the fast tests'
 	@echo 'make test-all  the same with the slow lanes (many real VMs)'
 	@echo 'make bench     measure us and our peers in the same run'
@@ -31,6 +32,9 @@ venv: $(VENV)/.ready
 
 matrix: host venv
 	@$(BIN)/kdmatrix run
+
+artefacts: host venv
+	@$(BIN)/kdmatrix artefacts
 
 lint: venv
 	@$(BIN)/ruff check .

@@ -78,6 +78,99 @@ static inline float gt_atomic_add_float(volatile __global float *pointer, float 
 }
 #define GT_ATOMIC_ADDF(pointer, value) gt_atomic_add_float((volatile __global float *)(pointer), (value))
 
+#elif defined(GT_AMDGPU)
+/* clang for AMD's GPUs without HIP's headers and device library: the compiler's own words. */
+#define GT_KERNEL(name) extern "C" __attribute__((global)) void name
+#define GT_FUNCTION static __attribute__((device)) __attribute__((always_inline)) inline
+#define GT_G
+#define GT_SHARED(type, name, count) static __attribute__((shared)) type name[count]
+#define GT_S
+#define GT_BARRIER() gt_amd_barrier()
+#define GT_FENCE() __builtin_amdgcn_fence(__ATOMIC_SEQ_CST, "agent")
+#define GT_GID ((gt_uint)(__builtin_amdgcn_workgroup_id_x() * GT_GROUP_SIZE + __builtin_amdgcn_workitem_id_x()))
+#define GT_LID ((gt_uint)__builtin_amdgcn_workitem_id_x())
+#define GT_GROUP ((gt_uint)__builtin_amdgcn_workgroup_id_x())
+#define GT_GROUP_SIZE ((gt_uint)__builtin_amdgcn_workgroup_size_x())
+#define GT_ITEMS ((gt_uint)__builtin_amdgcn_grid_size_x())
+#define GT_FMA(a, b, c) __builtin_fmaf((a), (b), (c))
+#define GT_FMA64(a, b, c) __builtin_fma((double)(a), (double)(b), (double)(c))
+#define GT_SQRT(a) __builtin_sqrtf(a)
+#define GT_EXP(a) __builtin_expf(a)
+#define GT_SIN(a) gt_amd_sine((a), 0u)
+#define GT_COS(a) gt_amd_sine((a), 1u)
+#define GT_AS_FLOAT(u) __builtin_bit_cast(float, (gt_uint)(u))
+#define GT_AS_UINT(f) __builtin_bit_cast(gt_uint, (float)(f))
+#define GT_AMD_ORDER __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT
+#define GT_ATOMIC_ADD(pointer, value) __hip_atomic_fetch_add((gt_uint *)(pointer), (gt_uint)(value), GT_AMD_ORDER)
+#define GT_ATOMIC_MIN(pointer, value) __hip_atomic_fetch_min((gt_uint *)(pointer), (gt_uint)(value), GT_AMD_ORDER)
+#define GT_ATOMIC_MAX(pointer, value) __hip_atomic_fetch_max((gt_uint *)(pointer), (gt_uint)(value), GT_AMD_ORDER)
+#define GT_ATOMIC_XCHG(pointer, value) __hip_atomic_exchange((gt_uint *)(pointer), (gt_uint)(value), GT_AMD_ORDER)
+#define GT_ATOMIC_CAS(pointer, expected, value) \
+    gt_amd_swap((gt_uint *)(pointer), (gt_uint)(expected), (gt_uint)(value))
+#define GT_HAS_FP64
+#define GT_HAS_INT64_ATOMICS
+#define GT_ATOMIC_ADD64(pointer, value) __hip_atomic_fetch_add((gt_ulong *)(pointer), (gt_ulong)(value), GT_AMD_ORDER)
+#define GT_ATOMIC_CAS64(pointer, expected, value) \
+    gt_amd_swap((gt_ulong *)(pointer), (gt_ulong)(expected), (gt_ulong)(value))
+#define GT_ATOMIC_ADDF(pointer, value) __hip_atomic_fetch_add((float *)(pointer), (float)(value), GT_AMD_ORDER)
+#define GT_HAS_SUBGROUPS
+#define GT_SHUFFLE(value, lane) gt_amd_shuffle((value), (gt_uint)(lane))
+#define GT_LANES ((gt_uint)__builtin_amdgcn_wavefrontsize())
+#define GT_LANE (GT_LID % GT_LANES)
+typedef unsigned int gt_uint;
+typedef int gt_int;
+typedef unsigned long long gt_ulong;
+typedef unsigned short gt_ushort;
+typedef unsigned char gt_uchar;
+struct alignas(16) gt_uint4 {
+    gt_uint x, y, z, w;
+};
+struct alignas(16) gt_float4 {
+    float x, y, z, w;
+};
+#define GT_HAS_FP16
+typedef _Float16 gt_half2 __attribute__((ext_vector_type(2)));
+#define GT_HALF2(x, y) (gt_half2{(_Float16)(float)(x), (_Float16)(float)(y)})
+#define GT_HALF2_X(h) ((float)(h)[0])
+#define GT_HALF2_Y(h) ((float)(h)[1])
+#define GT_FMA_HALF2(a, b, c) __builtin_elementwise_fma((gt_half2)(a), (gt_half2)(b), (gt_half2)(c))
+GT_FUNCTION void gt_amd_barrier() {
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+    __builtin_amdgcn_s_barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+}
+template <class T>
+GT_FUNCTION T gt_amd_swap(T *pointer, T expected, T value) {
+    __hip_atomic_compare_exchange_strong(pointer, &expected, value, __ATOMIC_RELAXED, GT_AMD_ORDER);
+    return expected;
+}
+template <class T>
+GT_FUNCTION T gt_amd_shuffle(T value, gt_uint lane) {
+    static_assert(sizeof(T) % 4 == 0, "lanes pass words");
+    int words[sizeof(T) / 4];
+    __builtin_memcpy(words, &value, sizeof value);
+    for (int &word : words) word = __builtin_amdgcn_ds_bpermute((int)(lane * 4u), word);
+    __builtin_memcpy(&value, words, sizeof value);
+    return value;
+}
+/* The hardware's sine loses digits with the size of its argument. So take off multiples of pi/2, which is held in three
+ * parts, and use the usual polynomials on [-pi/4, pi/4]: within 2 units in the last place up to |angle| = 10000. */
+GT_FUNCTION float gt_amd_sine(float angle, gt_uint quarter) {
+    const float turns = __builtin_rintf(angle * 0x1.45f306p-1f);
+    float x = __builtin_fmaf(turns, -0x1.921fb6p+0f, angle);
+    x = __builtin_fmaf(turns, 0x1.777a5cp-25f, x);
+    x = __builtin_fmaf(turns, 0x1.ee59dap-50f, x);
+    const float y = x * x;
+    float sine = __builtin_fmaf(y, -0x1.9943f2p-13f, 0x1.11073cp-7f);
+    sine = __builtin_fmaf(__builtin_fmaf(y, sine, -0x1.555546p-3f) * y, x, x);
+    float cosine = __builtin_fmaf(y, 0x1.99eb9cp-16f, -0x1.6c0c34p-10f);
+    cosine = __builtin_fmaf(y, cosine, 0x1.55554ap-5f);
+    cosine = __builtin_fmaf(cosine * y, y, __builtin_fmaf(y, -0.5f, 1.0f));
+    const gt_uint quadrant = (gt_uint)(int)turns + quarter;
+    const float of = quadrant & 1u ? cosine : sine;
+    return quadrant & 2u ? -of : of;
+}
+
 #elif defined(__CUDACC__) || defined(__HIPCC__) || defined(__HIPCC_RTC__)
 #if defined(__HIPCC__) && !defined(__HIPCC_RTC__)
 #include <hip/hip_runtime.h>

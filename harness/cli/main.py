@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import cells, devices, host, kernels, runs
+from harness.cli import artefacts, cells, devices, host, kernels, runs
 from harness.cli.output import GAPS, err, say
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ app.command("devices")(devices.devices)
 app.command("doctor")(host.doctor)
 app.command("clean")(host.clean)
 app.command("kernels")(kernels.kernels)
+app.command("artefacts")(artefacts.artefacts)
 app.command("schema")(host.schema)
 
 

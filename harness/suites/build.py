@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness.errors import InfraError, UserError
+from harness.suites.artefacts import ABSENT, INDEX, find_set
 
 TARGET = "x86_64-linux-gnu.2.17"
 """The oldest C library that the runner must start on (RHEL 7 and everything since)."""
@@ -24,14 +25,19 @@ _LINK = ("-Wl,--build-id=none", "-s", "-pthread", "-ldl")
 _NAMED = "host/gtrun.cpp"
 """The one unit that knows the build's name."""
 _COPIED = ("kernels", "tests", "wire.schema.json")
+ARTEFACTS = "artefacts"
+"""Folder of compiled device code: beside the runner, and of the cache of it below ``into``."""
+_NOT_BUILT = "not built on the host that sent the tests: 'kdmatrix artefacts' builds it"
 
 
 def build_runner(sources: Path, into: Path) -> Path:
     """Compile ``gtrun`` from a ``gpu_tests`` directory and return the directory to copy to ``/opt/gpu_tests``.
 
-    The result, ``into/gpu_tests-<digest>``, holds ``bin/gtrun``, ``kernels/``, ``tests/`` and ``wire.schema.json``. The
-    digest covers sources, compiler and flags; a directory of that name is complete (it is renamed into place), so it is
-    returned without building. Safe to call from several processes at once.
+    The result, ``into/gpu_tests-<digest>``, holds ``bin/gtrun``, ``kernels/``, ``tests/``, ``wire.schema.json`` and
+    ``artefacts/``: the compiled device code, if it has been built for these sources below ``into/artefacts`` (then its
+    digest follows in the name), and otherwise the word that it has not. The digest covers sources, compiler and flags;
+    a directory of that name is complete (it is renamed into place), so it is returned without building. Safe to call
+    from several processes at once.
 
     Raises:
         UserError: ``sources`` is no ``gpu_tests`` directory, or its code does not compile.
@@ -41,9 +47,15 @@ def build_runner(sources: Path, into: Path) -> Path:
     units = _units(sources)
     compiler = find_compiler()
     digest = _digest(sources, compiler)
-    target = into / f"gpu_tests-{digest[:20]}"
-    if target.is_dir():
-        return target
+    bare = into / f"gpu_tests-{digest[:20]}"
+    if not bare.is_dir():
+        _compile(sources, units, compiler, digest[:20], bare)
+    artefacts = find_set(sources, into / ARTEFACTS)
+    return bare if artefacts is None else _carrying(bare, artefacts)
+
+
+def _compile(sources: Path, units: list[str], compiler: list[str], build: str, target: Path) -> None:
+    into = target.parent
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".gpu_tests-", dir=into) as temporary:
         made = Path(temporary) / "made"
@@ -55,7 +67,7 @@ def build_runner(sources: Path, into: Path) -> Path:
         def compile_unit(unit: str) -> str:
             # Paths relative to the sources, and a build name that depends on content alone: the same bytes anywhere.
             made = objects / f"{unit.replace('/', '.')}.o"
-            naming = [f'-DGT_BUILD="{digest[:20]}"'] if unit == _NAMED else []
+            naming = [f'-DGT_BUILD="{build}"'] if unit == _NAMED else []
             compile_cxx(compiler, [*_FLAGS, *naming, "-c", unit, "-o", str(made.resolve())], cwd=sources)
             return made.name
 
@@ -65,13 +77,31 @@ def build_runner(sources: Path, into: Path) -> Path:
         output.chmod(0o755)
         for name in _COPIED:
             _copy(sources / name, made / name)
-        made.chmod(0o755)
-        try:
-            made.rename(target)
-        except OSError:
-            if not target.is_dir():  # another process was faster: its directory is as good as ours
-                raise
+        (made / ARTEFACTS).mkdir()
+        (made / ARTEFACTS / ABSENT).write_text(f"*\t*\t{_NOT_BUILT}\n")
+        _place(made, target)
+
+
+def _carrying(bare: Path, artefacts: Path) -> Path:
+    """A copy of a runner's directory with artefacts in it, so that other artefacts are no reason to compile anew."""
+    digest = hashlib.sha256((artefacts / INDEX).read_bytes() + (artefacts / ABSENT).read_bytes()).hexdigest()
+    target = bare.with_name(f"{bare.name}-{digest[:12]}")
+    if not target.is_dir():
+        with tempfile.TemporaryDirectory(prefix=".gpu_tests-", dir=bare.parent) as temporary:
+            made = Path(temporary) / "made"
+            shutil.copytree(bare, made, ignore=shutil.ignore_patterns(ARTEFACTS))
+            shutil.copytree(artefacts, made / ARTEFACTS)
+            _place(made, target)
     return target
+
+
+def _place(made: Path, target: Path) -> None:
+    made.chmod(0o755)
+    try:
+        made.rename(target)
+    except OSError:
+        if not target.is_dir():  # another process was faster: its directory is as good as ours
+            raise
 
 
 def find_compiler() -> list[str]:
