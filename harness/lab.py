@@ -30,6 +30,7 @@ from harness.store.evidence import EvidenceStore
 from harness.store.store import Store
 from harness.suites.build import build_runner
 from harness.suites.manifest import TestSpec, load_tests
+from harness.suites.sycl import build_with_sycl
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ class Lab:
             archive=lambda: self.archive,
             kernel_source=self.kernel_source,
             tests=lambda: build_runner(content_dir("gpu_tests"), self.home.cache / "gpu_tests"),
+            sycl_tests=lambda: build_with_sycl(
+                content_dir("gpu_tests"), self.home.cache / "gpu_tests", self.home.cache / "wheels"
+            ),
         )
 
     @cached_property

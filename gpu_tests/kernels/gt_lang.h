@@ -336,6 +336,76 @@ inline T gt_cpu_update(T *pointer, F change) {
     return before;
 }
 
+#elif defined(SYCL_LANGUAGE_VERSION)
+/* Compiled at run time by libsycl, which has the headers built in. Kernels are free functions, so that they keep the
+ * names and the argument lists that they have elsewhere. The backend defines GT_HAS_FP64, GT_HAS_FP16 and
+ * GT_HAS_INT64_ATOMICS where the device has what they say: code for another device does not build. */
+#include <sycl/sycl.hpp>
+#define GT_KERNEL(name)                                                                                       \
+    extern "C" SYCL_EXT_ONEAPI_FUNCTION_PROPERTY((sycl::ext::oneapi::experimental::nd_range_kernel<1>)) void name
+#define GT_FUNCTION static inline
+#define GT_G
+#define GT_ITEM (sycl::ext::oneapi::this_work_item::get_nd_item<1>())
+#define GT_SHARED(type, name, count)                                                 \
+    sycl::ext::oneapi::experimental::work_group_static<type[count]> name##_of_group; \
+    type *name = reinterpret_cast<type *>(&name##_of_group)
+#define GT_S
+#define GT_BARRIER() sycl::group_barrier(GT_ITEM.get_group())
+#define GT_FENCE() sycl::atomic_fence(sycl::memory_order::acq_rel, sycl::memory_scope::device)
+#define GT_GID ((gt_uint)GT_ITEM.get_global_id(0))
+#define GT_LID ((gt_uint)GT_ITEM.get_local_id(0))
+#define GT_GROUP ((gt_uint)GT_ITEM.get_group(0))
+#define GT_GROUP_SIZE ((gt_uint)GT_ITEM.get_local_range(0))
+#define GT_ITEMS ((gt_uint)GT_ITEM.get_global_range(0))
+#define GT_FMA(a, b, c) sycl::fma((float)(a), (float)(b), (float)(c))
+#define GT_FMA64(a, b, c) sycl::fma((double)(a), (double)(b), (double)(c))
+#define GT_SQRT(a) sycl::sqrt((float)(a))
+#define GT_EXP(a) sycl::exp((float)(a))
+#define GT_SIN(a) sycl::sin((float)(a))
+#define GT_COS(a) sycl::cos((float)(a))
+#define GT_AS_FLOAT(u) sycl::bit_cast<float>((gt_uint)(u))
+#define GT_AS_UINT(f) sycl::bit_cast<gt_uint>((float)(f))
+#define GT_ATOMIC_ADD(pointer, value) gt_sycl_atomic<gt_uint>(*(pointer)).fetch_add((gt_uint)(value))
+#define GT_ATOMIC_MIN(pointer, value) gt_sycl_atomic<gt_uint>(*(pointer)).fetch_min((gt_uint)(value))
+#define GT_ATOMIC_MAX(pointer, value) gt_sycl_atomic<gt_uint>(*(pointer)).fetch_max((gt_uint)(value))
+#define GT_ATOMIC_XCHG(pointer, value) gt_sycl_atomic<gt_uint>(*(pointer)).exchange((gt_uint)(value))
+#define GT_ATOMIC_CAS(pointer, expected, value) \
+    gt_sycl_swap<gt_uint>(*(pointer), (gt_uint)(expected), (gt_uint)(value))
+#define GT_ATOMIC_ADD64(pointer, value) gt_sycl_atomic<gt_ulong>(*(pointer)).fetch_add((gt_ulong)(value))
+#define GT_ATOMIC_CAS64(pointer, expected, value) \
+    gt_sycl_swap<gt_ulong>(*(pointer), (gt_ulong)(expected), (gt_ulong)(value))
+#define GT_ATOMIC_ADDF(pointer, value) gt_sycl_atomic<float>(*(pointer)).fetch_add((float)(value))
+#define GT_HAS_SUBGROUPS
+#define GT_SHUFFLE(value, lane) sycl::select_from_group(GT_ITEM.get_sub_group(), (value), (gt_uint)(lane))
+#define GT_LANES ((gt_uint)GT_ITEM.get_sub_group().get_max_local_range()[0])
+#define GT_LANE ((gt_uint)GT_ITEM.get_sub_group().get_local_id()[0])
+typedef unsigned int gt_uint;
+typedef int gt_int;
+typedef unsigned long gt_ulong;
+typedef unsigned short gt_ushort;
+typedef unsigned char gt_uchar;
+struct alignas(16) gt_uint4 {
+    gt_uint x, y, z, w;
+};
+struct alignas(16) gt_float4 {
+    float x, y, z, w;
+};
+#if defined(GT_HAS_FP16)
+typedef sycl::vec<sycl::half, 2> gt_half2;
+#define GT_HALF2(x, y) (gt_half2((sycl::half)(float)(x), (sycl::half)(float)(y)))
+#define GT_HALF2_X(h) ((float)(h)[0])
+#define GT_HALF2_Y(h) ((float)(h)[1])
+#define GT_FMA_HALF2(a, b, c) sycl::fma((a), (b), (c))
+#endif
+template <class T>
+using gt_sycl_atomic = sycl::atomic_ref<T, sycl::memory_order::relaxed, sycl::memory_scope::device,
+                                        sycl::access::address_space::global_space>;
+template <class T>
+inline T gt_sycl_swap(T &place, T expected, T value) {
+    gt_sycl_atomic<T>(place).compare_exchange_strong(expected, value);
+    return expected;
+}
+
 #else
 #error "gt_lang.h does not know this device language yet"
 #endif

@@ -61,6 +61,8 @@ class Images:
     """(spec, whether headers are needed) → where that kernel comes from."""
     tests: Callable[[], Path]
     """The directory of built compute tests, made when first called."""
+    sycl_tests: Callable[[], Path] | None = None
+    """The same with what only stacks that serve SYCL need."""
     on_part: Callable[[str], None] = lambda _part: None
     """Told of every part that is begun."""
     _made: set[str] = field(default_factory=set)
@@ -87,7 +89,7 @@ class Images:
         """
         boot = self.boot_kernel(kernel)
         layers = (
-            Layer("tests", self.tests_layer()),
+            Layer("tests", self.tests_layer(self.recipes.stack(guest, stack).backends)),
             Layer("kernel", self.kernel_layer(boot)),
             Layer("root", self.root_layer(guest, stack, timeout)),
         )
@@ -145,11 +147,17 @@ class Images:
 
         return self._erofs("kernel", key, f"kernel layer {boot.identity.release}", build)
 
-    def tests_layer(self) -> Path:
+    def tests_folder(self, backends: Collection[str]) -> Path:
+        """The directory of built compute tests for a stack that serves ``backends``."""
+        if self.sycl_tests is not None and "sycl" in backends:
+            return self.once("tests runner with sycl", self.sycl_tests)
+        return self.once("tests runner", self.tests)
+
+    def tests_layer(self, backends: Collection[str] = ()) -> Path:
         """The compute tests as a read-only file."""
+        folder = self.tests_folder(backends)
 
         def make() -> Path:
-            folder = self.tests()
             key = content_key("tests", digest_of_tree(folder), self._text("_boot/Containerfile.tests"))
 
             def build(reference: str) -> None:
@@ -157,7 +165,7 @@ class Images:
 
             return self._erofs("tests", key, "tests layer", build)
 
-        return self.once("tests", make)
+        return self.once(f"tests {folder}", make)
 
     def root_layer(self, guest: str, stack: str, timeout: float) -> Path:
         """A guest with a stack's user space as a read-only file."""

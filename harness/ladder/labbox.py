@@ -6,6 +6,7 @@ import contextlib
 import io
 import tarfile
 import time
+from collections.abc import Collection
 from dataclasses import replace
 
 from harness.errors import InfraError, UserError
@@ -189,7 +190,7 @@ class _BoxLadder(Ladder):
         self._clear(guest, stack)
         self._find_devices(guest)
         if stack.backends:
-            self._bring_tests(machine.shell)
+            self._bring_tests(machine.shell, stack.backends)
         return rung
 
     def _check(self, running: Running, asked: list[str], rung: Rung) -> None:
@@ -239,9 +240,9 @@ class _BoxLadder(Ladder):
         if there:
             guest.change()
 
-    def _bring_tests(self, remote: Remote) -> None:
+    def _bring_tests(self, remote: Remote, backends: Collection[str]) -> None:
         """Copy the compute tests into the box' memory."""
-        folder = self.shop.images.once("tests runner", self.shop.images.tests).resolve()
+        folder = self.shop.images.tests_folder(backends).resolve()
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             archive.add(folder, arcname="gpu_tests", filter=_of_root)

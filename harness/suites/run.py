@@ -10,11 +10,16 @@ from harness.model.records import TestResult
 from harness.model.shell import Completed, Shell
 from harness.suites.judge import judge
 from harness.suites.manifest import TestSpec
+from harness.suites.sycl import ABSENT, RUNNER
 from harness.suites.wire import parse
 
 GUEST_DIR = "/opt/gpu_tests"
+RUNNERS = {"sycl": RUNNER}
+"""Runners of backends that the portable one has not."""
 OUTPUT_LIMIT = 1 << 20
 """Bytes kept of each output stream; a test writes some tens of kilobytes."""
+LEFT_OUT = "left_out"
+"""The detail of a result that says why the backend was not built: no finding about the guest."""
 DEADLINE_GRACE = 5.0
 """Seconds after the harness's own limit at which a runner that nobody waits for ends itself."""
 
@@ -37,6 +42,12 @@ def run_test(
     if backend not in test.backends:
         reason = f"the test is not written for {backend} (only for {', '.join(test.backends)})"
         return [TestResult(test.name, test.stage, Outcome.SKIP, reason, details={"backend": backend})], b""
+    if backend in RUNNERS:
+        left_out = shell.run(["cat", f"{gpu_tests_dir}/{ABSENT}/{backend}"], timeout=timeout, limit=1000)
+        if left_out.ok:
+            why = left_out.stdout.decode("utf-8", "replace").strip()
+            details: dict[str, str | int | float | bool] = {"backend": backend, LEFT_OUT: why}
+            return [TestResult(test.name, test.stage, Outcome.SKIP, why, details=details)], b""
     argv = command(test, backend=backend, timeout=timeout, gpu_tests_dir=gpu_tests_dir)
     completed = shell.run(argv, timeout=timeout, limit=OUTPUT_LIMIT)
     results = judge(test, completed, parse(completed.stdout), backend=backend, timeout=timeout)
@@ -46,7 +57,7 @@ def run_test(
 def command(test: TestSpec, *, backend: str, timeout: float, gpu_tests_dir: str = GUEST_DIR) -> list[str]:
     """Return the argument vector that runs ``test``."""
     return [
-        f"{gpu_tests_dir}/bin/gtrun",
+        f"{gpu_tests_dir}/bin/{RUNNERS.get(backend, 'gtrun')}",
         *test.argv,
         *("--backend", backend),
         *("--budget", f"{test.budget:g}"),

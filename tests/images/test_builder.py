@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_an_image_is_three_layers_with_the_right_files_in_them(lab: TinyLab, tmp
     assert image.kernel.vmlinux is None
     assert half_made(lab) == []
     assert list((lab.folder / "cache/scratch").iterdir()) == []
+
+
+def test_only_a_stack_that_serves_sycl_gets_the_tests_with_its_runner(lab: TinyLab, tmp_path: Path) -> None:
+    (lab.folder / "guests/g/stacks/t/stack.yaml").write_text("description: t\ndevice: none\nbackends: [sycl]\n")
+    larger = tmp_path / "larger"
+    shutil.copytree(lab.folder / "gpu_tests", larger)
+    (larger / "bin/gtrun-sycl").write_text("runner with sycl")
+    images = replace(lab.open(), sycl_tests=lambda: larger)
+    plain = files_of(images.prepare("g", "s", spec(), timeout=60), tmp_path)
+    with_sycl = files_of(images.prepare("g", "t", spec(), timeout=60), tmp_path)
+    assert "opt/gpu_tests/bin/gtrun-sycl" not in plain
+    assert with_sycl["opt/gpu_tests/bin/gtrun-sycl"] == "runner with sycl"
+    assert with_sycl["opt/gpu_tests/bin/gtrun"] == "runner"
 
 
 def test_a_second_process_makes_nothing(lab: TinyLab) -> None:

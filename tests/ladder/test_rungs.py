@@ -88,6 +88,15 @@ def test_a_full_disk_is_the_reason_for_whatever_failed_on_it() -> None:
     assert "vecadd: the guest's disk is full (512 MiB overlay in memory) (the test said ERROR: " in rung.reason
 
 
+def test_a_backend_that_this_host_could_not_build_is_no_broken_promise_of_the_guest() -> None:
+    spec = TestSpec("enumerate", "Devices are listed", Stage.ENUMERATE, ("run", "enumerate"), ("sycl",), 30.0, 1.0)
+    recipe = stack(backends=("sycl",), kind="cpu-runtime", device="none")
+    left_out = FakeShell(answers={"cat /opt/gpu_tests/absent/sycl": said("no C++ compiler of this host's own\n")})
+    rung = rungs.compute(a_guest(left_out), recipe, [spec], Stage.ENUMERATE, 60.0, 1.0)
+    assert (rung.outcome, rung.reason) == (SKIP, "enumerate: no C++ compiler of this host's own")
+    assert not any("gtrun-sycl" in command for command in left_out.ran)
+
+
 @pytest.mark.parametrize("answer", ["", "Avail\n", "Avail 1B-blocks\n- -\n"])
 def test_a_df_that_says_nothing_leaves_the_outcome_alone(answer: str) -> None:
     assert compute(a_guest(FakeShell(answers={GTRUN: SILENT, "df ": said(answer)}))).outcome is ERROR

@@ -53,6 +53,19 @@ def cache(pytestconfig: pytest.Config) -> Path:
     return pytestconfig.cache.mkdir("gpu_tests")
 
 
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A directory of compute tests whose runner compiles in no time."""
+    root = tmp_path / "tiny"
+    (root / "host").mkdir(parents=True)
+    (root / "kernels").mkdir()
+    (root / "tests").mkdir()
+    (root / "wire.schema.json").write_text("{}")
+    (root / "kernels" / "a.inc").write_text("a")
+    (root / "host" / "gtrun.cpp").write_text("#include <cstdio>\nint main() { std::puts(GT_BUILD); }\n")
+    return root
+
+
 @pytest.fixture(scope="session")
 def built(sources: Path, cache: Path) -> Path:
     return build_runner(sources, cache)

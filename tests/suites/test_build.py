@@ -11,19 +11,6 @@ from harness.suites import build
 from harness.suites.build import build_runner, find_compiler
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    """A directory of compute tests whose runner compiles in no time."""
-    root = tmp_path / "tiny"
-    (root / "host").mkdir(parents=True)
-    (root / "kernels").mkdir()
-    (root / "tests").mkdir()
-    (root / "wire.schema.json").write_text("{}")
-    (root / "kernels" / "a.inc").write_text("a")
-    (root / "host" / "gtrun.cpp").write_text("#include <cstdio>\nint main() { std::puts(GT_BUILD); }\n")
-    return root
-
-
 def test_the_directory_is_ready_to_be_copied_into_a_guest(built: Path) -> None:
     assert (built / "bin" / "gtrun").stat().st_mode & 0o777 == 0o755
     assert (built / "kernels" / "gt_lang.h").is_file()
