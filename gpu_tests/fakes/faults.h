@@ -14,6 +14,8 @@ constexpr const char *kFaults[] = {
     "bitflip", "displaced", "swapped", "nan", "stale_read", "lost_write",
     // launches that do something else
     "lost_launch", "lost_some", "short", "last_item", "overrun", "launch_error", "build_error",
+    // compilers that make other code of a kernel: sums with few digits, the wrong one of two strides
+    "low_precision", "wrong_stride",
     // clocks that lie
     "timer_zero", "timer_1ns", "timer_fast", "timer_slow",
     // processes that do not come to their end
