@@ -164,6 +164,8 @@ def _misplaced(cell: Cell) -> str:
     request = cell.request
     if request is not None and (request.model or request.architecture or request.memory or request.mdev):
         return f"a device of {cell.machine.name} is asked for by address, vendor or id only"
+    if request is not None and request.display:
+        return f"{cell.machine.name} is no VM that could have an emulated display"
     return "virtual devices are made on this host only" if request is not None and request.virtual else ""
 
 

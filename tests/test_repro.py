@@ -138,12 +138,14 @@ MEDIATED = "8a2f3a5e-7d1c-4b0e-9a57-000000000001"
 LENT = passthrough_of([PassthroughUnit((CARD, AUDIO)), PassthroughUnit((H100,))], [MEDIATED])
 
 
-def test_a_recorded_domain_with_lent_devices_reads_back_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("display", [False, True])
+def test_a_recorded_domain_with_lent_devices_reads_back_as_it_was(tmp_path: Path, display: bool) -> None:
     try:
         code, variables = plain_firmware()
     except InfraError as error:
         pytest.skip(str(error))
-    domain = replace(make_domain(tmp_path), passthrough=LENT, loader=code, variables=variables)
+    lent = replace(LENT, display=display)
+    domain = replace(make_domain(tmp_path), passthrough=lent, loader=code, variables=variables)
     assert replace(recorded_domain(domain.xml().encode(), domain.initramfs), name=domain.name) == domain
 
 
@@ -163,6 +165,13 @@ def test_qemu_is_given_lent_devices_at_their_places_and_firmware_that_forgets(tm
     assert options(argv)["-cpu"] == ["host,migratable=off,host-phys-bits=on"]
     assert "snapshot=on" in options(argv)["-drive"][1]
     assert options(argv)["-fw_cfg"] == ["name=opt/ovmf/X-PciMmio64Mb,string=524288"]
+
+
+def test_qemu_is_given_the_display_that_was_asked_for_and_no_other(tmp_path: Path) -> None:
+    asked = qemu_argv(replace(make_domain(tmp_path), passthrough=replace(LENT, display=True)))
+    (vga,) = [json.loads(text) for text in options(asked)["-device"] if "VGA" in text]
+    assert (vga["bus"], vga["addr"]) == ("pcie.0", "0x1")
+    assert not any("VGA" in text for text in options(qemu_argv(make_domain(tmp_path)))["-device"])
 
 
 def test_a_boot_through_secure_boot_is_no_script() -> None:

@@ -38,6 +38,8 @@ class Lent:
     """Kept with the cell's result; more comes when the devices are back."""
     complaints: list[Complaint] = field(default_factory=list)
     """What the host's kernel said of these devices; complete when they are back."""
+    display: bool = False
+    """Whether the VM is to have an emulated display beside them."""
 
     @property
     def units(self) -> tuple[PassthroughUnit, ...]:
@@ -88,7 +90,7 @@ class Desk:
         Raises:
             InfraError: nothing fits or may be lent, with the reason for each device; or all is lent for too long.
         """
-        lent = Lent()
+        lent = Lent(display=request.display)
         with ExitStack() as keeper:
             if request.mdev:
                 self._mediate(request, lent, keeper)
@@ -178,6 +180,8 @@ class Desk:
                 lent.facts[f"device{place}.trouble"] = one.trouble
         if lent.mediated:
             lent.facts["device.mediated"] = ", ".join(lent.mediated)
+        if lent.display:
+            lent.facts["device.display"] = "emulated, beside it"
 
 
 def what_force_does(addresses: Collection[str], root: Path = Path("/"), leased: Collection[str] = ()) -> list[str]:

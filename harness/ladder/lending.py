@@ -62,7 +62,7 @@ def in_domain(lent: Lent, memory: int) -> Passthrough:
     """What the devices add to the domain of a VM with ``memory`` bytes."""
     if not lent.units and not lent.mediated:
         return Passthrough()
-    return passthrough_of(lent.units, lent.mediated, place(lent.units, memory))
+    return passthrough_of(lent.units, lent.mediated, place(lent.units, memory), display=lent.display)
 
 
 def blame_the_host(stages: Sequence[StageResult], lent: Lent) -> list[StageResult]:

@@ -76,6 +76,8 @@ class Passthrough:
     uefi: bool = False
     """Whether the windows are too large for a BIOS."""
     placement: Placement = field(default_factory=Placement)
+    display: bool = False
+    """Whether the VM has an emulated display as well."""
 
     @property
     def ports(self) -> tuple[int, ...]:
@@ -84,7 +86,10 @@ class Passthrough:
 
 
 def passthrough_of(
-    units: Sequence[PassthroughUnit], mediated: Sequence[str] = (), placement: Placement | None = None
+    units: Sequence[PassthroughUnit],
+    mediated: Sequence[str] = (),
+    placement: Placement | None = None,
+    display: bool = False,
 ) -> Passthrough:
     """Put units, and mediated devices by their UUIDs, behind root ports in their order."""
     functions: list[HostFunction] = []
@@ -100,6 +105,7 @@ def passthrough_of(
         window=_window(sum(bar.size for bar in bars if bar.wide)),
         uefi=sum(bar.size for bar in bars) > _SMALL,
         placement=placement or Placement(),
+        display=display,
     )
 
 

@@ -74,6 +74,9 @@ class DeviceEntry(ShortEntry):
     count: Annotated[int, whole(1, 16), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 16})] = Field(
         default=1, description="How many such devices one cell needs (default 1)"
     )
+    display: Annotated[bool, BeforeValidator(flag), WithJsonSchema({"type": "boolean"})] = Field(
+        default=False, description="An emulated display in the VM beside the GPU, which is its only one otherwise"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> DeviceEntry:
@@ -83,6 +86,8 @@ class DeviceEntry(ShortEntry):
             raise ValueError(f"has an address and {what} as well; an address names one device, leave {what} out")
         if self.address == NONE and self.name is not None:
             raise ValueError("gives no device a name; write none alone")
+        if self.address == NONE and self.display:
+            raise ValueError("wants a display beside no device; write none alone")
         if self.address is None and self.name is None:
             raise ValueError("has no name; add name: gpu, which becomes part of the cell's id")
         if self.virtual and self.mdev is not None:
@@ -111,6 +116,7 @@ class DeviceEntry(ShortEntry):
             virtual=self.virtual,
             mdev=self.mdev or "",
             count=self.count,
+            display=self.display,
         )
 
 

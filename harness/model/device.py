@@ -153,5 +153,7 @@ class DeviceRequest:
     """Kind of mediated device to make (``nvidia-63``), by id or name."""
     count: int = 1
     """How many such units the cell needs."""
+    display: bool = False
+    """Give the VM an emulated display as well; without it the GPU is the only one."""
     force: bool = field(default=False)
     """Take it although it is not safe: the user named the device for that."""

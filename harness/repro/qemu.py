@@ -45,6 +45,8 @@ def qemu_argv(domain: Domain, console: Path = CONSOLE) -> list[str]:
         argv += ["-device", _json(driver="vfio-pci", id=f"mdev{number}", sysfsdev=path, **where)]
     for disk in domain.disks:
         argv += _disk(disk)
+    if domain.passthrough.display:
+        argv += ["-device", _json(driver="VGA", id="video0", vgamem_mb=16, bus="pcie.0", addr="0x1")]
     argv += ["-chardev", f"file,id=charserial0,path={console}"]
     argv += ["-device", _json(driver="isa-serial", chardev="charserial0", id="serial0", index=0)]
     argv += ["-object", _json(**{"qom-type": "rng-random"}, id="objrng0", filename="/dev/urandom")]

@@ -104,7 +104,13 @@ def _recorded_passthrough(root: ElementTree.Element) -> Passthrough:
         functions.append(HostFunction(host[0], host[1], host[2], host[3], port, function, several, here))
     words = [word.get("value", "") for word in root.iterfind("qemu:commandline/qemu:arg", _QEMU)]
     window = next((word.removeprefix(WINDOW) for word in words if word.startswith(WINDOW)), "0")
-    return Passthrough(tuple(functions), tuple(mediated), int(window), uefi=root.find("os/loader") is not None)
+    return Passthrough(
+        tuple(functions),
+        tuple(mediated),
+        int(window),
+        uefi=root.find("os/loader") is not None,
+        display=root.find("devices/video/model[@type='vga']") is not None,
+    )
 
 
 def _text(node: ElementTree.Element, path: str) -> str:

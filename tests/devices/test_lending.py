@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_what_fits_is_bound_for_the_block_and_goes_back(host: Lab) -> None:
     assert host.kernel.state() == before
     assert lent.facts["device.reset"]
     assert lent.facts["device.health"] == "well"
+
+
+def test_a_display_beside_the_device_is_passed_on_to_who_makes_the_vm(host: Lab) -> None:
+    with lend(host.desk(), replace(NVIDIA, display=True)) as lent:
+        assert lent.display
+        assert lent.facts["device.display"] == "emulated, beside it"
+    with lend(host.desk(), NVIDIA) as lent:
+        assert not lent.display
+        assert "device.display" not in lent.facts
 
 
 def test_several_are_had_together_or_not_at_all(host: Lab) -> None:

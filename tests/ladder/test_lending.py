@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.devices.borrow import Lender
+from harness.devices.borrow import Borrowed, Lender
 from harness.devices.hostlog import Complaint
 from harness.devices.lending import Desk, Lent
 from harness.errors import InfraError
 from harness.journal import Journal
 from harness.ladder.lending import blame_the_host, in_domain, lend
 from harness.model.cell import Cell, KernelSpec, Series, TreeKernel
-from harness.model.device import DeviceRequest
+from harness.model.device import DeviceRequest, PassthroughUnit, PciFunction
 from harness.model.outcome import Outcome
 from harness.model.records import StageResult
 from harness.model.stage import Stage
@@ -63,6 +63,13 @@ def test_what_is_known_only_when_the_device_is_back_is_in_the_facts_too() -> Non
         "device.for": "debian-13/k/nvidia/card of run r1",
         "device.reset": "flr",
     }
+
+
+def test_the_vm_of_lent_devices_has_a_display_of_its_own_only_where_the_cell_asks() -> None:
+    unit = PassthroughUnit((PciFunction("0000:01:00.0", 0x10DE, 0x2684, 0x030000),))
+    borrowed = [Borrowed(unit, ("0000:01:00.0",), 1, {}, lambda: None)]
+    assert not in_domain(Lent(borrowed), 1 << 30).display
+    assert in_domain(Lent(borrowed, display=True), 1 << 30).display
 
 
 def test_a_device_that_cannot_be_had_is_trouble_of_the_lab() -> None:

@@ -41,6 +41,7 @@ KINDS: dict[str, Passthrough] = {
     "group": passthrough_of([SHARED]),
     "virtual": passthrough_of([VIRTUAL]),
     "mediated": passthrough_of([], [UUID]),
+    "display": passthrough_of([CARD], display=True),
 }
 
 
@@ -79,7 +80,12 @@ def test_every_place_in_the_guest_is_taken_once_and_every_port_is_there(kind: st
     ports = {one.attrib["index"] for one in root.findall("devices/controller[@model='pcie-root-port']")}
     assert ports == {one.attrib["bus"] for one in root.findall("devices/hostdev/address")}
     assert {one.attrib["managed"] for one in root.findall("devices/hostdev")} == {"no"}
-    assert root.find("devices/video/model[@type='none']") is not None, "no emulated display beside a GPU"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_display_is_emulated_beside_a_gpu_unless_it_is_asked_for(kind: str) -> None:
+    videos = ET.fromstring(of(kind)).findall("devices/video")
+    assert [one.find("model").get("type") for one in videos] == ["vga" if kind == "display" else "none"]  # type: ignore[union-attr]
 
 
 def guest_places(wanted: Passthrough) -> list[tuple[int, int, bool]]:

@@ -24,6 +24,7 @@ from harness.ladder.cell import execute
 from harness.ladder.workshop import Workshop
 from harness.machines import vm
 from harness.machines.hypervisor import Hypervisor
+from harness.machines.passthrough import Passthrough
 from harness.machines.ssh import KeyPair
 from harness.machines.vm import BootFailure, BootRequest, VirtualMachine, boot
 from harness.model.cell import Cell, DebianKernel, KernelIdentity, KernelSpec, Series
@@ -84,6 +85,13 @@ def _bare(folder: Path, kernel: bytes) -> Image:
     identity = KernelIdentity("0", "0", "bare", "0" * 64)
     made = BootKernel(identity, folder / "kernel", folder / "kernel", folder / "initramfs", folder / "config", folder)
     return Image(made, ())
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_qemu_emulates_a_display_only_where_it_is_asked_for(start: Start, asked: bool) -> None:
+    kernel = bare_kernel(BANNER, WORKS_FOR_EVER)
+    with start(kernel, passthrough=Passthrough(display=asked)) as machine:
+        assert ("VGA controller" in machine.monitor("info pci")) is asked
 
 
 def failure(machine: VirtualMachine, seconds: float = 60.0, quiet: float = 1.0) -> BootFailure:

@@ -211,6 +211,8 @@ BROKEN = [
     ("too many devices", GOOD + "devices: [{name: g, vendor: amd, count: 17}]\n", "7:41", "write 1 to 16"),
     ("memory without unit", GOOD + "devices: [{name: g, memory: 80G}]\n", "7:29", "did you mean 80GiB?"),
     ("two kinds of a part", GOOD + "devices: [{name: g, mdev: x, virtual: true}]\n", "7:11", "keep one of the two"),
+    ("a display beside nothing", GOOD + "devices: [{address: none, display: true}]\n", "7:11", "write none alone"),
+    ("display by its model", GOOD + "devices: [{name: g, vendor: amd, display: vga}]\n", "7:43", "true or false"),
     (
         "two devices of one name",
         GOOD + "devices: [{name: g, vendor: amd}, {name: g, id: '10de:2330'}]\n",

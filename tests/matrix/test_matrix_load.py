@@ -124,6 +124,7 @@ devices:
   - {name: vf, vendor: intel, virtual: true}
   - {name: vgpu, mdev: nvidia-63, architecture: AD102}
   - {name: front, address: 0000:21:00.0}
+  - {name: beside, address: 0000:21:00.0, display: true}
 include:
   - {device: 0000:81:00.0, kernel: lts}
 presets:
@@ -133,7 +134,7 @@ presets:
 
 def test_devices_are_asked_for_by_address_or_by_what_they_are(tmp_path: Path) -> None:
     matrix = load(tmp_path, HEAD + DEVICES)
-    assert matrix.devices == ("none", "0000:01:00.0", "h100", "pair", "vf", "vgpu", "front")
+    assert matrix.devices == ("none", "0000:01:00.0", "h100", "pair", "vf", "vgpu", "front", "beside")
     assert matrix.requests == (
         DeviceRequest("0000:01:00.0", address="0000:01:00.0"),
         DeviceRequest("h100", vendor=0x10DE, model="H100", memory=64 << 30),
@@ -141,6 +142,7 @@ def test_devices_are_asked_for_by_address_or_by_what_they_are(tmp_path: Path) ->
         DeviceRequest("vf", vendor=0x8086, virtual=True),
         DeviceRequest("vgpu", architecture="AD102", mdev="nvidia-63"),
         DeviceRequest("front", address="0000:21:00.0"),
+        DeviceRequest("beside", address="0000:21:00.0", display=True),
     )
     asked = {cell.device: cell.request for cell in expand(matrix).cells}
     assert asked["none"] is None
