@@ -195,6 +195,9 @@ class SimulatedKernel:
     def _reset(self, address: str, path: Path, text: str) -> None:
         assert text == "1"
 
+    def _reset_subordinate(self, address: str, path: Path, text: str) -> None:
+        assert text == "1"
+
     def _remove(self, address: str, path: Path, text: str) -> None:
         assert text == "1"
         self._detach(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from harness.devices.binding import LeasedUnit
 from harness.devices.leases import LeaseLost
 from harness.devices.reset import ResetReport, reset
 from harness.devices.writes import Stuck
+from harness.model.device import PassthroughUnit
 
 
 @pytest.fixture
@@ -67,6 +69,68 @@ def test_a_reset_that_succeeds_and_leaves_a_dead_device_has_failed(host: Host) -
     assert "flr: " in report.failed[0]
     assert "ffffffff" in report.failed[0]
     assert not report.rediscovered
+
+
+PORT = "0000:00:01.1"
+
+
+def test_a_function_that_has_no_reset_is_reset_with_its_bus_when_all_of_it_is_in_the_unit(host: Host) -> None:
+    (host.kernel.device(PORT) / "reset_subordinate").touch()
+    report = reset_of(host, leased(host, GPU))
+    assert report == ResetReport(((GPU, "flr"), (SOUND, f"bus of {PORT}")))
+    assert host.kernel.acts[-1] == ("reset_subordinate", PORT, "1")
+
+
+def test_the_bus_is_not_reset_when_each_function_was_by_itself_or_something_else_is_on_it(host: Host) -> None:
+    (host.kernel.device(PORT) / "reset_subordinate").touch()
+    unit = leased(host, GPU)
+    neighbour = host.kernel.device(SOUND).resolve().parent / "0000:01:00.2"
+    neighbour.mkdir()
+    assert reset_of(host, unit).done == ((GPU, "flr"), (SOUND, "no reset method"))
+    neighbour.rmdir()
+    host.kernel._replace(host.kernel.device(SOUND) / "reset", "")
+    assert reset_of(host, unit).done == ((GPU, "flr"), (SOUND, "the kernel's choice"))
+    assert "reset_subordinate 1" not in acts(host)
+
+
+def test_a_function_alone_on_its_bus_has_that_among_its_own_methods_and_is_not_made_to_wait_twice(host: Host) -> None:
+    (host.kernel.device(PORT) / "reset_subordinate").touch()
+    shutil.rmtree(host.kernel.device(SOUND).resolve())
+    host.kernel.device(SOUND).unlink()
+    host.units[GPU] = PassthroughUnit(host.units[GPU].functions[:1])
+    host.kernel.fall_off(GPU)
+    assert reset_of(host, leased(host, GPU)).sick
+    assert "reset_subordinate 1" not in acts(host)
+
+
+def test_a_bus_reset_that_fails_or_kills_counts_for_nothing(host: Host) -> None:
+    (host.kernel.device(PORT) / "reset_subordinate").touch()
+    unit = leased(host, GPU)
+    host.kernel.after = lambda act, _about: host.kernel.fall_off(SOUND) if act == "reset_subordinate" else None
+    report = reset_of(host, unit)
+    assert report.done == ((GPU, "flr"), (SOUND, "no reset method"))
+    assert "ffffffff" in report.failed[0]
+    assert report.sick
+    host.kernel.recover(SOUND)
+
+    def before(act: str, _about: str) -> None:
+        if act == "reset_subordinate":
+            raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
+
+    host.kernel.before = before
+    report = reset_of(host, unit)
+    assert report.failed == (f"bus of {PORT}: Inappropriate ioctl for device",)
+    assert acts(host).count("reset_subordinate 1") == 0
+    assert not report.sick
+
+
+def test_a_gpu_whose_own_resets_all_fail_is_reset_with_its_bus(host: Host) -> None:
+    (host.kernel.device(PORT) / "reset_subordinate").touch()
+    host.kernel.fall_off(GPU)
+    host.kernel.after = lambda act, _about: host.kernel.recover(GPU) if act == "reset_subordinate" else None
+    report = reset_of(host, leased(host, GPU))
+    assert report.done == ((GPU, f"bus of {PORT}"), (SOUND, f"bus of {PORT}"))
+    assert (report.sick, report.rediscovered) == ((), False)
 
 
 def test_what_no_reset_mends_is_removed_from_the_bus_and_found_again(host: Host) -> None:
