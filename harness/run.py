@@ -202,7 +202,8 @@ def _remove_empty(folder: Path) -> None:
 def exit_code(attempts: Sequence[Attempt], cells: Sequence[Cell], planned: Mapping[str, int]) -> int:
     """Return 0 all pass, 1 findings, 3 nothing ran, 4 infrastructure trouble or cells without a result left gaps.
 
-    A finding outweighs a gap: what failed is known whatever else is missing.
+    A finding outweighs a gap: what failed is known whatever else is missing. A device or lab box that did not come back
+    well is trouble, too, although the cell that had it keeps its result.
     """
     outcomes = [attempt.outcome for attempt in attempts]
     if any(outcome in (Outcome.FAIL, Outcome.ERROR) for outcome in outcomes):
@@ -212,6 +213,8 @@ def exit_code(attempts: Sequence[Attempt], cells: Sequence[Cell], planned: Mappi
         done[attempt.cell_id] = done.get(attempt.cell_id, 0) + 1
     gaps = any(done.get(cell.id, 0) < planned.get(cell.id, cell.boots) for cell in cells)
     if any(outcome is Outcome.MISS for outcome in outcomes) or (gaps and outcomes):
+        return 4
+    if any(attempt.trouble for attempt in attempts):
         return 4
     if not outcomes or all(outcome is Outcome.SKIP for outcome in outcomes):
         return 3

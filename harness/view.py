@@ -87,6 +87,8 @@ class RunView(Listener):
         why = f": {attempt.reason}" if attempt.reason else ""
         line = f"{self._clock()} [{count}/{self._total}] {symbol} {attempt.outcome} {attempt.cell_id}{boot}"
         self.say(f"{line} ({attempt.rung}){why}", style)
+        for trouble in attempt.trouble:
+            self.say(f"{self._clock()} trouble after {attempt.cell_id}{boot}: {trouble}", "yellow")
 
     def estimate(self) -> float | None:
         """Seconds until the run is over, from this run's cells and earlier runs'; None while nothing is known."""

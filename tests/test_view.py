@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -45,6 +46,15 @@ def test_lines_tell_parts_rungs_and_results_in_order() -> None:
     ]
     assert f"[1/2] ✓ PASS {CELL} (load)" in shown(console)
     assert f"[2/2] ✗ FAIL {CELL} #2 (load): no such device" in shown(console)
+
+
+def test_trouble_after_a_cell_has_a_line_of_its_own() -> None:
+    console = plain()
+    with RunView(console, 1, {}) as view:
+        view.finished(replace(attempt(), facts={"box.trouble": "box did not answer"}))
+    first, second = shown(console).splitlines()
+    assert f"[1/1] ✓ PASS {CELL} (load)" in first
+    assert second.endswith(f"trouble after {CELL}: box did not answer")
 
 
 def test_a_line_is_never_folded_or_read_as_markup() -> None:

@@ -317,6 +317,8 @@ def _summary(stored: StoredRun) -> None:
             symbol, style = SYMBOLS[attempt.outcome]
             line = f"{symbol} {attempt.outcome} {attempt.cell_id} #{attempt.number} at {attempt.rung}: {attempt.reason}"
             err.print(Text(line, style=style))
+        for trouble in attempt.trouble:
+            warn(f"trouble after {attempt.cell_id} #{attempt.number}, whose result stands: {trouble}")
     text = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing ran"
     missing = sum(cell.boots for cell in stored.cells) - len(stored.attempts)
     if missing:

@@ -286,7 +286,8 @@ class _BoxLadder(Ladder):
         except (InfraError, UserError) as error:
             if self.shop.stop.is_set():
                 raise Stopped(f"{self.cell.id}: interrupted on the way home") from error
-            self.facts["box.returned"] = f"no: {error}"
+            self.facts["box.returned"] = "no"
+            self.facts["box.trouble"] = str(error)
             outcome, reason = Outcome.MISS, str(error)
         else:
             self.away = False
@@ -318,7 +319,7 @@ class _BoxLadder(Ladder):
                 shell = self.machine.shell
                 give_back(shell if shell is not None and shell.alive else self.machine.connect(30.0))
             except (InfraError, UserError) as error:
-                self.facts["box.claim"] = f"not given back: {error}"
+                self.facts["box.trouble"] = f"it is not free for others, as it was not given back: {error}"
                 return
         self.journalled.done()
 

@@ -101,6 +101,14 @@ class Attempt:
     issues: tuple[IssueMatch, ...] = ()
     """Known issues that explain, or may explain, the rung that failed; the best first."""
 
+    @property
+    def trouble(self) -> tuple[str, ...]:
+        """What became of the cell's device or lab box afterwards, where that is not well.
+
+        The outcome stands: it was seen before. But somebody has to look, whatever the outcome is.
+        """
+        return tuple(text for name, text in sorted(self.facts.items()) if name.endswith(".trouble"))
+
 
 def decide(stages: Sequence[StageResult]) -> tuple[Outcome, Stage, str]:
     """Return (outcome, rung, reason) of a ladder: the first rung that does not pass decides.

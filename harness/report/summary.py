@@ -198,4 +198,7 @@ def _limits(cells: Sequence[CellView], counts: Counter[State]) -> tuple[str, ...
         lines.append(f"For {count_of(partly, 'cell')} some of the evidence was not collected.")
     if counts[State.NOT_RUN]:
         lines.append(f"{count_of(counts[State.NOT_RUN], 'planned cell')} did not run.")
+    for cell in [cell for cell in cells if cell.trouble][:MOST_GROUPS]:
+        what = page_text(cell.trouble[0], 300)
+        lines.append(f"After {cell.id}, whose result stands, its device or lab box is in trouble: {what}")
     return tuple(lines)

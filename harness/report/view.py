@@ -97,6 +97,8 @@ class CellView:
     issue_grade: str = ""
     expected: str = ""
     """What was predicted, and whether it happened."""
+    trouble: tuple[str, ...] = ()
+    """What is wrong with its device or lab box since."""
 
     @property
     def tagged(self) -> bool:
@@ -200,6 +202,7 @@ def _with_attempts(
         issue=issue.issue if issue else "",
         issue_grade=str(issue.grade) if issue else "",
         expected=expected_words(attempts),
+        trouble=_each_once(text for attempt in attempts for text in attempt.trouble),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -75,6 +76,17 @@ def test_a_cell_that_was_booted_less_often_than_planned_is_a_gap() -> None:
     assert exit_code(attempts, [one], {}) == 4
     assert exit_code([*attempts, attempt_of(one, 3)], [one], {}) == 0
     assert exit_code(attempts, [one], {one.id: 2}) == 0
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(PASS, 4), (SKIP, 4), (FAIL, 1)])
+@pytest.mark.parametrize("fact", ["box.trouble", "device.trouble", "device.2.trouble"])
+def test_a_device_or_box_that_did_not_come_back_well_is_trouble_whatever_its_cell_showed(
+    outcome: Outcome, code: int, fact: str
+) -> None:
+    one = cell("k")
+    attempt = replace(attempt_of(one, 1, outcome), facts={fact: "it hangs", "device.health": "well"})
+    assert attempt.trouble == ("it hangs",)
+    assert exit_code([attempt], [one], {}) == code
 
 
 def test_an_interrupt_sets_its_event_before_it_ends_what_runs() -> None:

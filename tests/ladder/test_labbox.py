@@ -18,7 +18,7 @@ from harness.home import Home
 from harness.journal import Journal, Owner
 from harness.lab import Lab
 from harness.ladder.cell import Stopped
-from harness.ladder.labbox import execute_on_box
+from harness.ladder.labbox import _BoxLadder, execute_on_box
 from harness.ladder.workshop import Workshop
 from harness.machines.labbox import claim
 from harness.machines.labbox.box import LabBoxMachine, look
@@ -28,7 +28,7 @@ from harness.machines.ssh import KeyPair
 from harness.model.cell import Cell, InstalledKernel, KernelSpec, Series
 from harness.model.machine import LabBox
 from harness.model.outcome import Outcome
-from harness.model.records import Attempt
+from harness.model.records import Attempt, StageResult
 from harness.model.stage import Stage
 
 pytestmark = needs_sshd
@@ -57,7 +57,11 @@ def lab(tmp_path: Path) -> Lab:
 
 
 def climb(lab: Lab, box: LabBox, until: Stage = Stage.UNLOAD, stop: threading.Event | None = None) -> Attempt:
-    shop = Workshop(
+    return execute_on_box(Cell("debian-13", NO_SUCH, "intree", machine=box), 1, workshop(lab, until, stop))
+
+
+def workshop(lab: Lab, until: Stage = Stage.UNLOAD, stop: threading.Event | None = None) -> Workshop:
+    return Workshop(
         run_id="r",
         images=lab.images,
         recipes=lab.recipes,
@@ -70,7 +74,6 @@ def climb(lab: Lab, box: LabBox, until: Stage = Stage.UNLOAD, stop: threading.Ev
         until=until,
         stop=stop or threading.Event(),
     )
-    return execute_on_box(Cell("debian-13", NO_SUCH, "intree", machine=box), 1, shop)
 
 
 def left_on(box: LabBox) -> str:
@@ -110,6 +113,28 @@ def test_an_interruption_leaves_no_record_and_the_box_free(lab: Lab, box: LabBox
     with pytest.raises(Stopped):
         climb(lab, replace(box, host="127.0.0.2", port=1), stop=stop)
     assert lab.journal().entries() == []
+
+
+def test_a_box_that_does_not_come_home_leaves_the_result_and_is_trouble(
+    lab: Lab, box: LabBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.machines.labbox.home._QUICK", 0.1)
+    shop = workshop(lab)
+    gone = replace(box, port=1, patience=1.0)
+    ladder = _BoxLadder(Cell("debian-13", NO_SUCH, "intree", machine=gone), 1, shop)
+    ladder.machine = LabBoxMachine(Identity.read(gone), lambda: False)
+    ladder.journalled = shop.journal.add(KIND, gone.name, **record(gone, "6.12.0", "b"))
+    ladder.default, ladder.before, ladder.away = "6.12.0", "b", True
+    ladder.stages = [StageResult(stage, Outcome.PASS) for stage in (Stage.BOOT, Stage.LOAD)]
+    ladder._finish()
+    ladder.machine.close()
+    attempt = ladder._attempt()
+    assert (attempt.outcome, attempt.rung) == (Outcome.PASS, Stage.LOAD)
+    assert attempt.facts["box.returned"] == "no"
+    (trouble,) = attempt.trouble
+    assert "did not answer within 1 s" in trouble
+    assert "names no power: command" in trouble
+    assert len(lab.journal().entries()) == 1, "whoever comes next brings it home"
 
 
 def test_what_a_dead_run_left_is_taken_back_from_a_box_in_its_default_kernel(lab: Lab, box: LabBox) -> None:

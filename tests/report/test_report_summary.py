@@ -2,6 +2,7 @@ from dataclasses import replace
 
 from synthetic_run import RUN, small_run
 
+from harness.model.outcome import Outcome
 from harness.report.data import RunInfo
 from harness.report.summary import summarise_run
 from harness.report.view import State, views
@@ -53,6 +54,18 @@ def test_a_run_without_a_gpu_says_that_it_is_no_evidence_about_one() -> None:
     assert any(
         "No cell of this run is evidence that a GPU computes" in line for line in summarise_run(RUN, cells).limits
     )
+
+
+def test_a_box_that_did_not_come_home_is_told_beside_its_cells_pass() -> None:
+    data = small_run()[0]
+    passed = next(attempt for attempt in data.attempts if attempt.outcome is Outcome.PASS)
+    away = replace(passed, facts={**passed.facts, "box.trouble": "box did not answer"})
+    attempts = tuple(away if attempt is passed else attempt for attempt in data.attempts)
+    found = views(replace(data, attempts=attempts), lambda _: True)
+    assert next(cell.state for cell in found if cell.id == passed.cell_id) is State.PASS
+    (line,) = [line for line in summarise_run(RUN, found).limits if passed.cell_id in line]
+    assert line.endswith("its device or lab box is in trouble: box did not answer")
+    assert not any("trouble" in line for line in summary_of().limits)
 
 
 def test_rungs_count_where_ladders_stopped() -> None:
