@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from pathlib import Path
 from harness.errors import InfraError, UserError
 from harness.suites.artefacts import ABSENT, INDEX, find_set
 
-TARGET = "x86_64-linux-gnu.2.17"
+MACHINES = ("x86_64", "aarch64")
+"""What the runner is built for, as ``uname -m`` says it: one binary each."""
+_C_LIBRARY = "linux-gnu.2.17"
 """The oldest C library that the runner must start on (RHEL 7 and everything since)."""
 COMPILE_SECONDS = 900.0
 """The first build with zig compiles its C++ library, too: minutes on a small machine."""
@@ -30,7 +33,7 @@ ARTEFACTS = "artefacts"
 _NOT_BUILT = "not built on the host that sent the tests: 'kdmatrix artefacts' builds it"
 
 
-def build_runner(sources: Path, into: Path) -> Path:
+def build_runner(sources: Path, into: Path, *, machine: str = "") -> Path:
     """Compile ``gtrun`` from a ``gpu_tests`` directory and return the directory to copy to ``/opt/gpu_tests``.
 
     The result, ``into/gpu_tests-<digest>``, holds ``bin/gtrun``, ``kernels/``, ``tests/``, ``wire.schema.json`` and
@@ -39,13 +42,15 @@ def build_runner(sources: Path, into: Path) -> Path:
     a directory of that name is complete (it is renamed into place), so it is returned without building. Safe to call
     from several processes at once.
 
+    ``machine`` is one of MACHINES, this host's if not given; the other one takes zig's compiler.
+
     Raises:
         UserError: ``sources`` is no ``gpu_tests`` directory, or its code does not compile.
-        InfraError: there is no C++ compiler, or it hangs.
+        InfraError: there is no C++ compiler that builds for the machine, or it hangs.
 
     """
     units = _units(sources)
-    compiler = find_compiler()
+    compiler = find_compiler(machine)
     digest = _digest(sources, compiler)
     bare = into / f"gpu_tests-{digest[:20]}"
     if not bare.is_dir():
@@ -104,10 +109,22 @@ def _place(made: Path, target: Path) -> None:
             raise
 
 
-def find_compiler() -> list[str]:
-    """Return the command of the C++ compiler: zig's with an old C library as its target, else the host's own."""
+def find_compiler(machine: str = "") -> list[str]:
+    """Return the command of the C++ compiler: zig's with an old C library as its target, else the host's own.
+
+    Raises:
+        UserError: ``machine`` is none of MACHINES.
+        InfraError: there is no compiler, or only one that builds for this host and not for ``machine``.
+
+    """
+    here = platform.machine()
+    machine = machine or here
+    if machine not in MACHINES:
+        raise UserError(f"the compute tests' runner is built for {' and '.join(MACHINES)}, not for {machine}")
     if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "c++", "-target", TARGET]
+        return [sys.executable, "-m", "ziglang", "c++", "-target", f"{machine}-{_C_LIBRARY}"]
+    if machine != here:
+        raise InfraError(f"a runner for {machine} takes zig's compiler: install the extra 'kdmatrix[build]'")
     for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
         if name and shutil.which(name):
             return [name, "-static-libstdc++", "-static-libgcc"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from harness.errors import InfraError, UserError
 from harness.suites import build
-from harness.suites.build import build_runner, find_compiler
+from harness.suites.build import MACHINES, build_runner, find_compiler
 
 
 def test_the_directory_is_ready_to_be_copied_into_a_guest(built: Path) -> None:
@@ -81,10 +83,29 @@ def test_what_is_no_directory_of_compute_tests_is_refused(tiny: Path, tmp_path: 
         build_runner(tiny, tmp_path / "out")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(("machine", "number"), [("x86_64", 62), ("aarch64", 183)])
+def test_there_is_a_runner_for_each_architecture(machine: str, number: int, sources: Path, cache: Path) -> None:
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("ziglang is not installed: only this host's architecture can be built for")
+    runner = (build_runner(sources, cache, machine=machine) / "bin/gtrun").read_bytes()
+    assert runner[:4] == b"\x7fELF"
+    assert int.from_bytes(runner[18:20], "little") == number  # e_machine
+
+
+def test_an_architecture_that_nobody_has_is_refused_in_one_line(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="for x86_64 and aarch64, not for vax"):
+        build_runner(tiny, tmp_path / "out", machine="vax")
+
+
 def test_without_zig_the_hosts_compiler_is_used_and_without_any_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}" if name == "c++" else None)
     assert find_compiler() == ["c++", "-static-libstdc++", "-static-libgcc"]
+    other = next(machine for machine in MACHINES if machine != platform.machine())
+    with pytest.raises(InfraError, match=f"a runner for {other} takes zig"):
+        find_compiler(other)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(InfraError, match="no C\\+\\+ compiler"):
         find_compiler()
