@@ -162,7 +162,7 @@ def _misplaced(cell: Cell) -> str:
     if not installed:
         return f"{cell.machine.name} boots only kernels that are installed on it"
     request = cell.request
-    if request is not None and (request.model or request.architecture or request.memory or request.mdev):
+    if request is not None and any((request.model, request.architecture, request.memory, request.mdev, request.nvlink)):
         return f"a device of {cell.machine.name} is asked for by address, vendor or id only"
     if request is not None and request.display:
         return f"{cell.machine.name} is no VM that could have an emulated display"

@@ -76,6 +76,7 @@ def test_boxes_boot_what_they_have_installed_and_vms_what_can_be_had(lab: Lab) -
         (DeviceRequest("gpu", vendor=0x10DE), None),
         (DeviceRequest("gpu", address="0000:01:00.0"), None),
         (DeviceRequest("gpu", model="H100"), "a device of box is asked for by address, vendor or id only"),
+        (DeviceRequest("gpu", nvlink=True), "a device of box is asked for by address, vendor or id only"),
         (DeviceRequest("gpu", virtual=True), "virtual devices are made on this host only"),
         (DeviceRequest("gpu", vendor=0x10DE, display=True), "box is no VM that could have an emulated display"),
     ],

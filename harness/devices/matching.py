@@ -77,6 +77,8 @@ def _differences(request: DeviceRequest, gpu: PciFunction, one: Examined) -> Ite
         )
         yield f"its largest window shows {in_bytes(size)}, not {in_bytes(request.memory)}{larger}"
     yield _makes_no(request, gpu)
+    if request.nvlink:
+        yield one.no_nvlink
 
 
 def _named_otherwise(request: DeviceRequest, name: str) -> str:

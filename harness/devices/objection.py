@@ -76,6 +76,8 @@ class Examined:
     """Of each function by address, as in the list of PCI ids; empty where the list does not know it."""
     vendors: dict[str, str]
     """Likewise, of its vendor."""
+    no_nvlink: str = ""
+    """Why its GPUs could not reach others over NVLink in a guest; empty when they may."""
 
     def refusals(self, force: bool = False, leased: bool = False) -> tuple[Objection, ...]:
         """What keeps it from being lent; the heaviest first.

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import final
 
-from harness.devices import sysfs
+from harness.devices import fabric, sysfs
 from harness.devices.holders import Holders, holders_of
 from harness.devices.inventory import is_real_group, same_slot, units_of
 from harness.devices.iommu import read_iommu, read_vfio
@@ -28,8 +28,6 @@ _COMPANIONS = frozenset({0x0403, 0x0C03, 0x0C80})
 """Classes of the other functions of a GPU: audio, USB, the controller of a USB-C port."""
 _FORWARDING = frozenset({0x0604, 0x0607, 0x0609})
 """Bridges that only pass on what is behind them; the kernel lets them stay with their drivers (vfio_dev_viable)."""
-_NVSWITCH = (0x10DE, 0x0680)
-"""Vendor and class of the switches of an NVLink fabric."""
 _VGA = 0x0300
 _MEDIATED = "/sys/bus/mdev/devices"
 _WORDS = {
@@ -76,6 +74,11 @@ class HostView:
         return holders_of(self.units, self.root)
 
     @cached_property
+    def fabric_managed(self) -> bool:
+        """Whether somebody could set up an NVLink fabric of this host for a guest."""
+        return fabric.manager_runs(self.root)
+
+    @cached_property
     def names(self) -> PciNames:
         """The host's list of PCI ids."""
         return PciNames.of(self.root)
@@ -88,6 +91,7 @@ class HostView:
                 examine(unit, self.root, self),
                 {one.address: self.names.device_name(one.vendor, one.device) for one in unit.functions},
                 {one.address: self.names.vendor_name(one.vendor) for one in unit.functions},
+                fabric.no_nvlink(fabric.switches_beside(unit, self.functions), self.fabric_managed),
             )
             for unit in self.units
         )
@@ -298,10 +302,9 @@ def _notes(unit: PassthroughUnit, host: HostView) -> Iterable[Objection]:
         if not gpu.reset_methods and not whole:
             reason = f"the kernel knows no way to reset {gpu.address}; after a crash it may need the host's power cut"
             yield Objection(Code.NO_RESET, Level.NOTE, reason, "")
-    switches = [one.address for one in host.functions if (one.vendor, one.class_code >> 8) == _NVSWITCH]
-    if switches and any(gpu.vendor == _NVSWITCH[0] and gpu.class_code >> 8 == 0x0302 for gpu in unit.gpus):
+    if switches := fabric.switches_beside(unit, host.functions):
         reason = (
-            f"it is part of an NVLink fabric ({len(switches)} NVSwitches, {switches[0]}, …) that stays with the host: "
+            f"it is part of an NVLink fabric ({fabric.describe(switches)}) that stays with the host: "
             "CUDA in a guest says 802, system not yet initialized, until the fabric is set up for it"
         )
         fix = (

@@ -14,7 +14,7 @@ from harness.model.device import VENDORS, DeviceRequest
 
 NONE = "none"
 _IDS = r"[0-9a-f]{4}:[0-9a-f]{4}"
-_CRITERIA = ("vendor", "id", "model", "architecture", "memory", "mdev", "virtual")
+_CRITERIA = ("vendor", "id", "model", "architecture", "memory", "mdev", "virtual", "nvlink")
 
 
 def _name(value: str) -> str:
@@ -71,6 +71,9 @@ class DeviceEntry(ShortEntry):
     mdev: Annotated[str, text(100)] | None = Field(
         default=None, description="Kind of mediated device (vGPU) to make on it: nvidia-63"
     )
+    nvlink: Annotated[bool, BeforeValidator(flag), WithJsonSchema({"type": "boolean"})] = Field(
+        default=False, description="The GPUs have to reach each other over an NVLink fabric (NVSwitch)"
+    )
     count: Annotated[int, whole(1, 16), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 16})] = Field(
         default=1, description="How many such devices one cell needs (default 1)"
     )
@@ -115,6 +118,7 @@ class DeviceEntry(ShortEntry):
             memory=self.memory or 0,
             virtual=self.virtual,
             mdev=self.mdev or "",
+            nvlink=self.nvlink,
             count=self.count,
             display=self.display,
         )

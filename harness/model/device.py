@@ -151,6 +151,8 @@ class DeviceRequest:
     """A virtual function (SR-IOV) instead of a physical one."""
     mdev: str = ""
     """Kind of mediated device to make (``nvidia-63``), by id or name."""
+    nvlink: bool = False
+    """Whether its GPUs have to reach each other over an NVLink fabric."""
     count: int = 1
     """How many such units the cell needs."""
     display: bool = False

@@ -94,6 +94,32 @@ def test_what_does_not_fit_is_told(
     assert reason in ask(tmp_path, machine_name, **criteria).refused[unit]
 
 
+def test_nvlink_is_had_only_where_somebody_can_set_the_fabric_up_for_a_guest(tmp_path: Path) -> None:
+    root = machine("hgx-h100").unfold(tmp_path)
+    linked = DeviceRequest("linked", vendor=0x10DE, nvlink=True)
+    choice = choose(linked, survey(root))
+    assert choice.units == ()
+    assert choice.refused["0000:3a:00.0"] == (
+        "its NVLink fabric (4 NVSwitches, 0000:05:00.0, …) stays with the host, where no Fabric Manager runs that "
+        "could set it up for a guest (start nvidia-fabricmanager with FABRIC_MODE=1 and activate a partition)"
+    )
+    (root / "proc/3400").mkdir()
+    (root / "proc/3400/comm").write_text("nv-fabricmanage\n")
+    choice = choose(linked, survey(root))
+    assert len(choice.units) == 8
+    assert list(choice.refused) == ["0000:03:00.0"], "the BMC's screen is on no fabric"
+
+
+@pytest.mark.parametrize("name", ["vgpu-t4", "laptop-hybrid", "mi300x"])
+def test_a_gpu_without_nvswitch_is_on_no_fabric_whoever_runs(tmp_path: Path, name: str) -> None:
+    root = machine(name).unfold(tmp_path)
+    (root / "proc/3400").mkdir(exist_ok=True)
+    (root / "proc/3400/comm").write_text("nv-fabricmanage\n")
+    choice = choose(DeviceRequest("linked", nvlink=True), survey(root))
+    assert choice.units == ()
+    assert set(choice.refused.values()) == {"it is on no NVLink fabric, as no NVSwitch of this host belongs to it"}
+
+
 def test_a_model_cannot_be_told_without_a_list_of_names(tmp_path: Path) -> None:
     choice = ask(tmp_path, "x58-no-remapping", model="GTX 1060")
     assert fitting(choice) == []

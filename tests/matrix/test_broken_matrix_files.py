@@ -206,6 +206,7 @@ BROKEN = [
         "7:11",
         "an address names one device",
     ),
+    ("address and a link", GOOD + "devices: [{address: '0000:01:00.0', nvlink: true}]\n", "7:11", "leave nvlink out"),
     ("no PCI numbers", GOOD + "devices: [{name: g, id: '10DE:2330'}]\n", "7:25", "for example 10de:2330"),
     ("contradiction", GOOD + "devices: [{name: g, vendor: amd, id: '10de:2330'}]\n", "7:11", "not a device of amd"),
     ("too many devices", GOOD + "devices: [{name: g, vendor: amd, count: 17}]\n", "7:41", "write 1 to 16"),

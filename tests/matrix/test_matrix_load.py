@@ -121,6 +121,7 @@ devices:
   - 0000:01:00.0
   - {name: h100, vendor: nvidia, model: H100, memory: 64GiB}
   - {name: pair, id: "1002:744c", count: 2}
+  - {name: linked, model: H100, nvlink: true, count: 2}
   - {name: vf, vendor: intel, virtual: true}
   - {name: vgpu, mdev: nvidia-63, architecture: AD102}
   - {name: front, address: 0000:21:00.0}
@@ -134,11 +135,12 @@ presets:
 
 def test_devices_are_asked_for_by_address_or_by_what_they_are(tmp_path: Path) -> None:
     matrix = load(tmp_path, HEAD + DEVICES)
-    assert matrix.devices == ("none", "0000:01:00.0", "h100", "pair", "vf", "vgpu", "front", "beside")
+    assert matrix.devices == ("none", "0000:01:00.0", "h100", "pair", "linked", "vf", "vgpu", "front", "beside")
     assert matrix.requests == (
         DeviceRequest("0000:01:00.0", address="0000:01:00.0"),
         DeviceRequest("h100", vendor=0x10DE, model="H100", memory=64 << 30),
         DeviceRequest("pair", vendor=0x1002, device=0x744C, count=2),
+        DeviceRequest("linked", model="H100", nvlink=True, count=2),
         DeviceRequest("vf", vendor=0x8086, virtual=True),
         DeviceRequest("vgpu", architecture="AD102", mdev="nvidia-63"),
         DeviceRequest("front", address="0000:21:00.0"),
