@@ -13,7 +13,7 @@ constexpr const char *kFaults[] = {
     // data that arrives wrong
     "bitflip", "displaced", "swapped", "nan", "stale_read", "lost_write",
     // launches that do something else
-    "lost_launch", "lost_some", "short", "last_item", "overrun", "launch_error", "build_error",
+    "lost_launch", "lost_some", "short", "last_item", "overrun", "launch_error", "build_error", "accepts_damaged",
     // compilers that make other code of a kernel: sums with few digits, the wrong one of two strides
     "low_precision", "wrong_stride",
     // clocks that lie

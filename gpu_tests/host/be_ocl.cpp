@@ -243,6 +243,16 @@ class OpenCl final : public Backend {
         if (programs_.erase(module)) api_.clReleaseProgram(module);
     }
 
+    std::string binary(Handle module) override {
+        std::size_t size = 0;
+        must(api_.clGetProgramInfo(module, kProgramBinarySizes, sizeof size, &size, nullptr), "clGetProgramInfo");
+        if (size == 0) throw Inapplicable("the driver gives no binary of a program");
+        std::string out(size, '\0');
+        char *place = &out[0];
+        must(api_.clGetProgramInfo(module, kProgramBinaries, sizeof place, &place, nullptr), "clGetProgramInfo");
+        return out;
+    }
+
     Handle kernel(Handle module, const char *name) override {
         Int status = kSuccess;
         Object kernel = api_.clCreateKernel(module, name, &status);

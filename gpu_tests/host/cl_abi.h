@@ -58,6 +58,8 @@ constexpr Ulong kSvmFineGrainBuffer = 1u << 1;
 constexpr Ulong kSvmFineGrainSystem = 1u << 2;
 constexpr Ulong kSvmAtomics = 1u << 3;
 constexpr Ulong kMigrateToHost = 1u << 0;
+constexpr Uint kProgramBinarySizes = 0x1165;
+constexpr Uint kProgramBinaries = 0x1166;
 constexpr Uint kProgramBuildLog = 0x1183;
 constexpr Uint kProfilingStart = 0x1282;
 constexpr Uint kProfilingEnd = 0x1283;
@@ -76,6 +78,7 @@ using EventCallback = void (*)(Object, Int, void *);
     X(clCreateProgramWithSource, Object, (Object, Uint, const char **, const std::size_t *, Int *))                 \
     X(clBuildProgram, Int, (Object, Uint, const Object *, const char *, void *, void *))                            \
     X(clGetProgramBuildInfo, Int, (Object, Object, Uint, std::size_t, void *, std::size_t *))                       \
+    X(clGetProgramInfo, Int, (Object, Uint, std::size_t, void *, std::size_t *))                                    \
     X(clCreateKernel, Object, (Object, const char *, Int *))                                                        \
     X(clSetKernelArg, Int, (Object, Uint, std::size_t, const void *))                                               \
     X(clCreateBuffer, Object, (Object, Ulong, std::size_t, void *, Int *))                                          \

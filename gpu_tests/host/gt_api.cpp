@@ -53,6 +53,7 @@ Arg Arg::ptr(void *host) {
 
 MemoryInfo Backend::memory() { lacks("way to ask for free memory"); }
 void Backend::prefetch(Handle, bool) {}
+std::string Backend::binary(Handle) { lacks("way to get a module's binary back"); }
 void Backend::dynamic_shared(Handle, std::size_t) { lacks("shared memory that is asked for at the launch"); }
 void Backend::enqueue_call(Handle, void (*)(void *), void *) { lacks("calls into the host from a queue"); }
 Handle Backend::graph(const std::function<void(Handle)> &) { lacks("graphs"); }

@@ -181,6 +181,8 @@ class Backend {
     /// Load device code of one form: bytes of an artefact, or source in the language of this backend.
     virtual Handle module(Form form, const std::string &code) = 0;
     virtual void unload(Handle module) = 0;
+    /// The driver's own binary of a loaded module, which `module` takes as Form::kBinary on the same device and driver.
+    virtual std::string binary(Handle module);
     virtual Handle kernel(Handle module, const char *name) = 0;
     /// Give each group of this kernel so much more shared memory than its code declares, from the next launch on.
     virtual void dynamic_shared(Handle kernel, std::size_t bytes);
