@@ -22,6 +22,7 @@ from harness.ladder.build import build_rung
 from harness.ladder.lending import blame_the_host, in_domain, lend
 from harness.ladder.loading import Modules
 from harness.ladder.rungs import Rung
+from harness.ladder.testwatch import TestWatch, watch_over
 from harness.ladder.workshop import EMULATION_FACTOR, Workshop
 from harness.machines import secured
 from harness.machines.firmware import SecureBoot
@@ -31,10 +32,10 @@ from harness.model.cell import Cell, KernelIdentity
 from harness.model.image import Image
 from harness.model.outcome import DECIDING, Outcome
 from harness.model.prediction import IssueMatch, Prediction
-from harness.model.records import Attempt, Evidence, StageResult, TestResult, decide
+from harness.model.records import Attempt, Evidence, StageResult, TestResult, decide, merged
 from harness.model.stage import LADDER, Stage
 from harness.model.taint import letters
-from harness.suites.manifest import TestSpec, pick_tests
+from harness.suites.manifest import LAST_TIER, STAGES, TestSpec, pick_tests
 from harness.suites.run import GUEST_DIR
 
 _DEVICE_WAIT = 3600.0
@@ -242,9 +243,12 @@ class Ladder:
         limit = cell.timeouts.test * scale
         if self._wanted(Stage.LOAD):
             self._rung(Stage.LOAD, lambda: self._load(guest, stack, packages, limit))
-        for stage in (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT):
+        watch = watch_over(guest, stack, scale, self.tests_dir)
+        calm = [test for test in tests if test.tier < LAST_TIER]
+        for stage in STAGES:
             if self._alive and self._wanted(stage):
-                self._rung(stage, partial(self._compute, guest, stack, tests, stage, limit))
+                self._rung(stage, partial(self._compute, watch, stack, calm, stage, limit))
+        self._last_of_all(watch, stack, [test for test in tests if test.tier == LAST_TIER], limit)
         if self._alive and self._wanted(Stage.UNLOAD):
             self._rung(Stage.UNLOAD, lambda: self._unload(guest))
 
@@ -256,24 +260,35 @@ class Ladder:
             rung.files["packages.txt"] = guest.must(packages, timeout=60 * self.shop.scale).encode()
         return rung
 
-    def _compute(self, guest: Guest, stack: StackRecipe, tests: list[TestSpec], stage: Stage, limit: float) -> Rung:
-        without = rungs.no_device(self.modules) if self.modules is not None else ""
-        if not without and stage is Stage.THROUGHPUT:
-            without = self.debugging
+    def _last_of_all(self, watch: TestWatch, stack: StackRecipe, tests: list[TestSpec], limit: float) -> None:
+        """Run the tests after which the driver or the machine may be gone; each belongs to its rung all the same."""
+        for stage in STAGES:
+            own = [test for test in tests if test.stage is stage]
+            if own and self._alive and self._wanted(stage) and not self._excused(stage):
+                scale, where = self.shop.scale, self.tests_dir
+                self._rung(stage, partial(rungs.compute, watch, stack, own, stage, limit, scale, where))
+                last = self.stages.pop()
+                index = next(place for place, result in enumerate(self.stages) if result.stage is stage)
+                self.stages[index] = merged(self.stages[index], last)
+
+    def _compute(self, watch: TestWatch, stack: StackRecipe, tests: list[TestSpec], stage: Stage, limit: float) -> Rung:
+        without = self._excused(stage)
         if without:
             return Rung(Outcome.SKIP, without)
         steps = [step for step in stack.verify if step.stage is stage]
-        checked, _ = rungs.run_steps(guest, steps, stage, limit, self.shop.scale)
+        checked, _ = rungs.run_steps(watch.guest, steps, stage, limit, self.shop.scale)
         if any(result.outcome in DECIDING for result in checked):
             return rungs.from_tests(checked, "")
-        with rungs.kernel_watched(guest) as watch:
-            rung = rungs.compute(guest, stack, tests, stage, limit, self.shop.scale, self.tests_dir)
+        rung = rungs.compute(watch, stack, tests, stage, limit, self.shop.scale, self.tests_dir)
         rung.tests = [*checked, *rung.tests]
         if checked and rung.outcome is Outcome.SKIP:
             rung.outcome, rung.reason = Outcome.PASS, ""  # what the stack itself wanted verified did hold
-        if rung.outcome not in DECIDING and watch.complaint:
-            rung.outcome, rung.reason = Outcome.FAIL, watch.complaint
         return rung
+
+    def _excused(self, stage: Stage) -> str:
+        """Why no compute test of a rung is to run here, if so."""
+        without = rungs.no_device(self.modules) if self.modules is not None else ""
+        return self.debugging if not without and stage is Stage.THROUGHPUT else without
 
     def _unload(self, guest: Guest) -> Rung:
         rung = Rung(Outcome.SKIP, "nothing was loaded")

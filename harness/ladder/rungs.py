@@ -6,18 +6,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 
 from harness.images.recipe import StackRecipe, Step
 from harness.ladder.loading import Modules
-from harness.ladder.watching import Turn, in_turn, kernel_watched, last_words
+from harness.ladder.testwatch import TestWatch, instead
+from harness.ladder.watching import Turn, in_turn, last_words
 from harness.machines.guest import Guest, GuestLost
 from harness.model.outcome import DECIDING, Outcome, summarise
 from harness.model.records import TestResult
 from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec
 from harness.suites.run import GUEST_DIR, LEFT_OUT, run_test
-
-__all__ = ["Rung", "compute", "from_tests", "kernel_watched", "load", "no_device", "run_steps", "unload"]
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ def _step(guest: Guest, step: Step, stage: Stage, name: str, limit: float) -> Te
 
 
 def compute(
-    guest: Guest,
+    watch: TestWatch,
     stack: StackRecipe,
     tests: Sequence[TestSpec],
     stage: Stage,
@@ -118,35 +118,50 @@ def compute(
     scale: float,
     tests_dir: str = GUEST_DIR,
 ) -> Rung:
-    """Run the compute tests of one rung on every backend of the stack, each in a process of its own."""
+    """Run the compute tests of one rung on every backend of the stack, each in a process of its own and under watch."""
     if not stack.backends:
         return Rung(Outcome.SKIP, stack.no_compute or "the stack offers no compute API without a device")
+    wanted = [test for test in tests if test.stage is stage]
+    nothing = f"no test of the matrix stands on the {stage} rung"
+    if not wanted:
+        return Rung(Outcome.SKIP, nothing)
     results: list[TestResult] = []
     files: dict[str, bytes] = {}
-    for backend in stack.backends:
-        for test in (test for test in tests if test.stage is stage):
-            limit = min(timeout, test.timeout * scale)
-            found, raw = run_test(guest, test, backend=backend, timeout=limit, gpu_tests_dir=tests_dir)
-            if backend in test.backends:
-                found = [_as_promised(result, stack, backend) for result in found]
-            files[f"{backend}-{test.name}.txt"] = raw
-            try:
-                if any(result.outcome in DECIDING for result in found):
-                    if any(result.outcome is Outcome.MISS for result in found):
-                        guest.check()
-                    full = guest.full_disk()
-                    if full:
-                        found = [_with(result, Outcome.MISS, full) for result in found]
-            except GuestLost as error:
-                found = [_with(result, error.outcome, error.reason) for result in found]
+    before = watch.begin()
+    if before:
+        results.append(TestResult("before the tests", stage, Outcome.FAIL, before))
+    # Tier by tier, whatever the backend: what may take the driver down comes after all that wants it whole.
+    for test, backend in sorted(product(wanted, stack.backends), key=lambda pair: pair[0].tier):
+        limit = min(timeout, test.timeout * scale)
+        found, raw = run_test(watch.guest, test, backend=backend, timeout=limit, gpu_tests_dir=tests_dir)
+        if backend in test.backends:
+            found = [_as_promised(result, stack, backend) for result in found]
+            found, log, lost = _watched(watch, test, backend, found)
+            raw += b"\n--- the kernel meanwhile ---\n" + log + b"\n" if log else b""
+            if lost:
                 results += found
-                rung = from_tests(results, "")
-                rung.files = files
-                return rung
-            results += found
-    rung = from_tests(results, f"no test of the matrix stands on the {stage} rung")
+                files[f"{backend}-{test.name}.txt"] = raw
+                break
+        results += found
+        files[f"{backend}-{test.name}.txt"] = raw
+    rung = from_tests(results, nothing)
     rung.files = files
     return rung
+
+
+def _watched(
+    watch: TestWatch, test: TestSpec, backend: str, found: list[TestResult]
+) -> tuple[list[TestResult], bytes, bool]:
+    """(results as the watch judges them, what the kernel said, whether the guest was lost)."""
+    try:
+        if any(result.outcome is Outcome.MISS for result in found):
+            watch.guest.check()
+        if test.stage is Stage.ENUMERATE and all(result.outcome is Outcome.PASS for result in found):
+            watch.listed(backend, max(result.seconds for result in found))
+        seen = watch.after(test.name, backend, test.expects)
+    except GuestLost as error:
+        return [instead(result, error.outcome, error.reason) for result in found], b"", True
+    return [seen.judge(result) for result in found], seen.log, False
 
 
 def _as_promised(result: TestResult, stack: StackRecipe, backend: str) -> TestResult:
@@ -158,10 +173,3 @@ def _as_promised(result: TestResult, stack: StackRecipe, backend: str) -> TestRe
         reason = f"the test computed on {result.kind}, the stack promises {stack.kind}"
         return replace(result, outcome=Outcome.FAIL, reason=reason)
     return result
-
-
-def _with(result: TestResult, outcome: Outcome, reason: str) -> TestResult:
-    if result.outcome not in DECIDING:
-        return result
-    was = f" (the test said {result.outcome}: {result.reason})" if result.reason else ""
-    return replace(result, outcome=outcome, reason=f"{reason}{was}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.machines.guest import Change, Guest, GuestLost
@@ -13,12 +12,13 @@ from harness.model.outcome import Outcome
 from harness.model.records import TestResult
 from harness.model.shell import Completed
 from harness.model.stage import Stage
-from harness.model.taint import BAD, TAINT_BITS, added, describe, letters
+from harness.model.taint import BAD, BIT, added, describe, letters
 
 Turn = tuple[str, Callable[[], TestResult]]
 Details = dict[str, str | int | float | bool]
 
-_BAD_BITS = sum(1 << bit for bit, (letter, _) in enumerate(TAINT_BITS) if letter in BAD)
+BAD_BITS = sum(BIT[letter] for letter in BAD)
+"""Taints that mean that the kernel itself complained."""
 
 
 def in_turn(stage: Stage, turns: Iterable[Turn]) -> tuple[list[TestResult], bool]:
@@ -74,22 +74,6 @@ def act(guest: Guest, argv: Sequence[str], timeout: float) -> Acted:
     return Acted(done, change, outcome, reason, time.monotonic() - started)
 
 
-@dataclass(slots=True)
-class Watch:
-    """What the kernel said while something ran."""
-
-    complaint: str = ""
-
-
-@contextmanager
-def kernel_watched(guest: Guest) -> Iterator[Watch]:
-    """Note whether the kernel complained or became tainted during the block, however well the block itself went."""
-    watch = Watch()
-    yield watch
-    if guest.machine.death() is None:
-        watch.complaint = complaint(guest.change())
-
-
 def complaint(change: Change) -> str:
     """What speaks against the kernel in a change of it: a complaint in its log, or a taint that means one.
 
@@ -98,7 +82,7 @@ def complaint(change: Change) -> str:
     complained = complaints(change.messages)
     if complained:
         return f"the kernel complained: {complained[0].text[:200]}"
-    bad = _BAD_BITS & added(change.taint_before, change.taint_after)
+    bad = BAD_BITS & added(change.taint_before, change.taint_after)
     return f"the kernel became tainted: {describe(bad)}" if bad else ""
 
 

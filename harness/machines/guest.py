@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,10 +62,23 @@ class Machine(Protocol):
 LOOK = (
     "sh",
     "-c",
-    "cat /proc/sys/kernel/tainted; echo @modules; cat /proc/modules; echo @log;"
-    " exec dd if=/dev/kmsg iflag=nonblock bs=8192 status=none",
+    "cat /proc/sys/kernel/tainted; echo @modules; cat /proc/modules;"
+    " echo @disk; stat -f -c '%a %b %S' /; echo @blocked; grep -hs ') D ' /proc/[0-9]*/stat;"
+    " echo @log; (: </dev/kmsg) 2>&1 || exit 0; exec dd if=/dev/kmsg iflag=nonblock bs=8192 status=none",
 )
-"""The log comes last: reading it ends with status 1 when no more is there (EAGAIN)."""
+"""The log comes last: reading it ends with status 1 when no more is there (EAGAIN), with 0 when it may not be read."""
+_BLOCKED = re.compile(r"^(\d+) \((.*)\) D (?:\S+ ){18}(\d+) ")
+"""A line of ``/proc/PID/stat``; its name may hold anything, and the start time is its 22nd field (``proc(5)``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A process that waits in the kernel and cannot be interrupted (state D), at one moment."""
+
+    pid: int
+    name: str
+    born: int
+    """When it began, in ticks since boot: another process may get its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,18 @@ class Look:
     """``/proc/modules``."""
     messages: tuple[KernelMessage, ...]
     """Everything that the log still holds."""
+    unread: str = ""
+    """Why the log could not be read: then ``messages`` says nothing."""
+    blocked: tuple[Blocked, ...] = ()
+    space: tuple[int, int] | None = None
+    """Bytes of ``/`` that are free, and all of them."""
+
+    @property
+    def full_disk(self) -> str:
+        """Says so when the root has no space left: what failed then failed for that reason."""
+        if self.space is None or self.space[0] > 1 << 20:
+            return ""
+        return f"the guest's disk is full ({self.space[1] >> 20} MiB overlay in memory)"
 
     @property
     def module_names(self) -> frozenset[str]:
@@ -96,6 +122,10 @@ class Change:
     taint_before: int
     taint_after: int
     modules: frozenset[str]
+    unread: str = ""
+    """Why the log could not be read."""
+    lost: bool = False
+    """Some of it was overwritten before it could be read."""
 
 
 class Guest:
@@ -106,6 +136,7 @@ class Guest:
         self._seen = -1
         self._taint = 0
         self.last = Look(0, b"", ())
+        self._gap = False
         self.log_lost = False
         """Records of the kernel's log were overwritten before they could be read."""
 
@@ -155,39 +186,50 @@ class Guest:
         if oops is not None and last is not None and not last.ok:
             raise GuestLost(Outcome.FAIL, f"{oops.trouble}: {oops.text}")
 
-    def full_disk(self) -> str | None:
-        """Say so when the guest's root has no space left: what failed then failed for that reason."""
-        done = self.run(["df", "--output=avail,size", "--block-size=1", "/"], timeout=30)
-        fields = done.stdout.split()
-        if not done.ok or len(fields) < 4 or not fields[2].isdigit() or not fields[3].isdigit():
-            return None
-        available, size = int(fields[2]), int(fields[3])
-        if available > 1 << 20:
-            return None
-        return f"the guest's disk is full ({size >> 20} MiB overlay in memory)"
-
     def look(self) -> Look:
-        """Read taint, modules and log in one go: each command costs a guest under emulation a good part of a second.
+        """Read it all in one go: each command costs a guest under emulation a good part of a second.
 
         Raises:
             GuestLost: the guest is gone, or cannot say.
         """
         done = self.run(LOOK, timeout=60, limit=16 << 20)
-        taint, _, rest = done.stdout.partition(b"@modules\n")
-        modules, _, log = rest.partition(b"@log\n")
+        head, _, log = done.stdout.partition(b"@log\n")
+        taint, _, rest = head.partition(b"@modules\n")
+        modules, _, rest = rest.partition(b"@disk\n")
+        disk, _, stats = rest.partition(b"@blocked\n")
         if done.lost or done.timed_out or not taint.strip().isdigit():
             self.check(done)
             raise GuestLost(Outcome.MISS, "the guest could not read its kernel's log")
-        self.last = Look(int(taint), modules, parse_kmsg(log))
+        unread = ""
+        if done.exit_status != 1:  # a log that is read to its end ends in that error
+            said = (done.stderr + b"\n" + log).decode("utf-8", "replace").strip().splitlines()
+            unread = said[-1][:200] if said else "/dev/kmsg cannot be read"
+        self._gap = done.truncated or b"pipe" in done.stderr
+        self.last = Look(int(taint), modules, parse_kmsg(log), unread, _blocked(stats), _space(disk))
         return self.last
 
     def change(self) -> Change:
         """Look, and say what is new since the last call; the first one counts from a clean boot."""
         before, look = self._taint, self.look()
         messages = since(look.messages, self._seen)
+        lost = self._gap
         if messages:
-            if self._seen >= 0 and messages[0].sequence > self._seen + 1:
-                self.log_lost = True
+            lost |= self._seen >= 0 and messages[0].sequence > self._seen + 1
             self._seen = messages[-1].sequence
+        self.log_lost |= lost
         self._taint = look.taint
-        return Change(messages, before, look.taint, look.module_names)
+        return Change(messages, before, look.taint, look.module_names, look.unread, lost)
+
+
+def _blocked(stats: bytes) -> tuple[Blocked, ...]:
+    found = (_BLOCKED.match(line) for line in stats.decode("utf-8", "replace").splitlines())
+    return tuple(Blocked(int(one[1]), one[2], int(one[3])) for one in found if one)
+
+
+def _space(disk: bytes) -> tuple[int, int] | None:
+    """What ``stat -f`` says: free and all blocks, and the size of one."""
+    fields = disk.split()
+    if len(fields) != 3 or not all(field.isdigit() for field in fields):
+        return None
+    free, every, size = map(int, fields)
+    return free * size, every * size

@@ -19,6 +19,8 @@ class KernelMessage:
     seconds: float
     """Since boot."""
     text: str
+    facility: int = 0
+    """Who wrote it (``syslog(3)``): 0 is the kernel, which lets no program write in its name."""
 
     def line(self) -> str:
         """The record as dmesg prints it, with its level in front."""
@@ -38,7 +40,7 @@ def parse_record(line: bytes) -> KernelMessage | None:
         seconds = microseconds / 1e6
     except (ValueError, OverflowError):  # a guest may write any number of digits
         return None
-    return KernelMessage(sequence, priority & 7, seconds, text)
+    return KernelMessage(sequence, priority & 7, seconds, text, priority >> 3)
 
 
 def parse_kmsg(data: bytes) -> tuple[KernelMessage, ...]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from harness.model.outcome import DECIDING, Outcome
+from harness.model.outcome import DECIDING, Outcome, summarise
 from harness.model.prediction import IssueMatch, Prediction
 from harness.model.stage import LADDER, Stage
 
@@ -128,6 +128,14 @@ def decide(stages: Sequence[StageResult]) -> tuple[Outcome, Stage, str]:
         return Outcome.PASS, last.stage, ""
     skipped = next((result.reason for result in stages if result.outcome is Outcome.SKIP and result.reason), "")
     return Outcome.SKIP, last.stage, skipped or "no rung past boot applies"
+
+
+def merged(first: StageResult, later: StageResult) -> StageResult:
+    """One rung that was climbed in two goes: the most telling outcome of both, and the reason for it."""
+    outcome = summarise((first.outcome, later.outcome))
+    reason = first.reason if first.outcome is outcome else later.reason
+    evidence = (*first.evidence, *later.evidence)
+    return StageResult(first.stage, outcome, first.seconds + later.seconds, reason, evidence)
 
 
 ATTEMPT = TypeAdapter(Attempt)

@@ -26,6 +26,8 @@ TAINT_BITS: tuple[tuple[str, str], ...] = (
 )
 """(letter, meaning) by bit number."""
 
+BIT = {letter: 1 << bit for bit, (letter, _) in enumerate(TAINT_BITS)}
+"""The mask of each letter."""
 BAD = frozenset("DWLBM")
 """Bits that mean that the kernel itself complained; the others only tell what was loaded."""
 

@@ -18,7 +18,9 @@ SCHEMA = 1
 STAGES = (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT)
 """The rungs that a compute test may stand on."""
 TIERS = (1, 2, 3)
-"""1: every cell; 2: nightly, too; 3: what may take the driver or the machine down, so it runs last."""
+"""1: every cell; 2: nightly, too; 3: what may take the driver or the machine down."""
+LAST_TIER = TIERS[-1]
+"""Its tests run after all others of a cell, whatever their rung."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _REQUIRED = ("schema", "name", "title", "stage", "argv", "backends", "timeout")

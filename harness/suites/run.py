@@ -54,6 +54,12 @@ def run_test(
     return results, _raw(argv, completed)
 
 
+def list_devices(shell: Shell, *, backend: str, timeout: float, gpu_tests_dir: str = GUEST_DIR) -> Completed:
+    """Have the driver behind ``backend`` list its devices in a new process: whether it still answers, and how fast."""
+    argv = [f"{gpu_tests_dir}/bin/gtrun", "run", "enumerate", "--backend", backend, "--budget", "1"]
+    return shell.run([*argv, "--deadline", f"{timeout + DEADLINE_GRACE:g}"], timeout=timeout, limit=OUTPUT_LIMIT)
+
+
 def command(test: TestSpec, *, backend: str, timeout: float, gpu_tests_dir: str = GUEST_DIR) -> list[str]:
     """Return the argument vector that runs ``test``."""
     return [

@@ -41,6 +41,10 @@ class FakeShell:
     left: dict[str, str] = field(default_factory=dict)
     """Lines by place that are there after the first removal of a module."""
     pci: str = ""
+    disk: str = "122070 244140 4096"
+    """Free blocks, all blocks, the size of one."""
+    blocked: str = ""
+    """Lines of ``/proc/PID/stat`` of processes in state D."""
     removed: bool = False
 
     def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", limit: int = 4 << 20) -> Completed:
@@ -61,9 +65,8 @@ class FakeShell:
             return said(f"@modules\n{self._modules()}" + self._places() + "@end\n")
         if line.startswith("sh -c cat /proc/sys/kernel/tainted"):
             log = "".join(f"4,{index},1000,-;{message}\n" for index, message in enumerate(self.log))
-            return said(f"{self.taint}\n@modules\n{self._modules()}@log\n{log}", 1)
-        if line.startswith("df "):
-            return said("Avail 1B-blocks\n500000000 1000000000\n")
+            rest = f"@disk\n{self.disk}\n@blocked\n{self.blocked}@log\n{log}"
+            return said(f"{self.taint}\n@modules\n{self._modules()}{rest}", 1)
         return said()
 
     def _modinfo(self, name: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from harness.images.recipe import Module, StackRecipe, Step
 from harness.ladder import rungs
 from harness.ladder.loading import Modules
+from harness.ladder.testwatch import TestWatch
 from harness.machines import guest as guest_module
 from harness.machines.guest import Guest, GuestLost
 from harness.machines.vm import BootFailure
@@ -57,7 +58,7 @@ CPU = stack(backends=("opencl",), kind="cpu-runtime", device="none")
 
 
 def compute(guest: Guest, recipe: StackRecipe = CPU, stage: Stage = Stage.COMPUTE) -> rungs.Rung:
-    return rungs.compute(guest, recipe, [SPEC], stage, 60.0, 1.0)
+    return rungs.compute(TestWatch(guest), recipe, [SPEC], stage, 60.0, 1.0)
 
 
 def test_a_stack_without_an_api_and_a_rung_without_tests_are_skipped() -> None:
@@ -82,24 +83,26 @@ def test_a_runner_that_says_nothing_is_our_own_error_and_its_output_is_kept() ->
 
 
 def test_a_full_disk_is_the_reason_for_whatever_failed_on_it() -> None:
-    shell = FakeShell(answers={GTRUN: SILENT, "df ": said("Avail 1B-blocks\n4096 536870912\n")})
-    rung = compute(a_guest(shell))
+    rung = compute(a_guest(FakeShell(answers={GTRUN: SILENT}, disk="1 131072 4096")))
     assert rung.outcome is MISS
-    assert "vecadd: the guest's disk is full (512 MiB overlay in memory) (the test said ERROR: " in rung.reason
+    full = (
+        "vecadd: the guest's disk is full (512 MiB overlay in memory), already before the tests (the test said ERROR: "
+    )
+    assert rung.reason.startswith(full)
 
 
 def test_a_backend_that_this_host_could_not_build_is_no_broken_promise_of_the_guest() -> None:
     spec = TestSpec("enumerate", "Devices are listed", Stage.ENUMERATE, ("run", "enumerate"), ("sycl",), 30.0, 1.0)
     recipe = stack(backends=("sycl",), kind="cpu-runtime", device="none")
     left_out = FakeShell(answers={"cat /opt/gpu_tests/absent/sycl": said("no C++ compiler of this host's own\n")})
-    rung = rungs.compute(a_guest(left_out), recipe, [spec], Stage.ENUMERATE, 60.0, 1.0)
+    rung = rungs.compute(TestWatch(a_guest(left_out)), recipe, [spec], Stage.ENUMERATE, 60.0, 1.0)
     assert (rung.outcome, rung.reason) == (SKIP, "enumerate: no C++ compiler of this host's own")
     assert not any("gtrun-sycl" in command for command in left_out.ran)
 
 
-@pytest.mark.parametrize("answer", ["", "Avail\n", "Avail 1B-blocks\n- -\n"])
-def test_a_df_that_says_nothing_leaves_the_outcome_alone(answer: str) -> None:
-    assert compute(a_guest(FakeShell(answers={GTRUN: SILENT, "df ": said(answer)}))).outcome is ERROR
+@pytest.mark.parametrize("disk", ["", "- - -", "1 2", "one two three"])
+def test_a_disk_that_cannot_be_asked_leaves_the_outcome_alone(disk: str) -> None:
+    assert compute(a_guest(FakeShell(answers={GTRUN: SILENT}, disk=disk))).outcome is ERROR
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from harness.ladder.watching import Acted, act, in_turn, kernel_watched, last_words
+from harness.ladder.watching import Acted, act, in_turn, last_words
 from harness.machines import guest as guest_module
 from harness.machines.guest import GuestLost
 from harness.model.outcome import Outcome
 from harness.model.records import TestResult
 from harness.model.shell import Completed
 from harness.model.stage import Stage
-from harness.model.taint import TAINT_BITS
+from harness.model.taint import BIT
 from ladder.scripted_guest import LATE, LOST, FakeShell, a_guest, said
 
 PASS, FAIL, MISS = Outcome.PASS, Outcome.FAIL, Outcome.MISS
-BIT = {letter: 1 << bit for bit, (letter, _) in enumerate(TAINT_BITS)}
 WARNING = "WARNING: CPU: 0 PID: 1 at drivers/gpu/drm/drm_gem.c:100 drm_gem_x+0x1/0x2"
 
 
@@ -77,27 +76,6 @@ def test_what_was_there_before_is_held_against_nobody() -> None:
     guest = a_guest(shell)
     guest.change()
     assert act(guest, ["poke"], 10.0).outcome is PASS
-
-
-def test_whatever_is_done_under_watch_is_done_to_the_kernel() -> None:
-    shell = FakeShell()
-    guest = a_guest(shell)
-    guest.change()
-    with kernel_watched(guest) as watch:
-        shell.log.append(WARNING)
-    assert watch.complaint.startswith("the kernel complained")
-    with kernel_watched(guest) as watch:
-        pass
-    assert watch.complaint == ""
-
-
-def test_nothing_is_asked_of_a_guest_that_died_under_watch() -> None:
-    shell = FakeShell()
-    guest = a_guest(shell)
-    with kernel_watched(guest) as watch:
-        guest.machine.dead = (FAIL, "kernel panic")  # type: ignore[attr-defined]  # the scripted machine's switch
-        shell.ran.clear()
-    assert (watch.complaint, shell.ran) == ("", [])
 
 
 def test_turns_end_with_the_guest_and_say_how_it_was_lost() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from harness.machines.guest import LOOK
-from harness.machines.kmsg import complaints, since
+from harness.machines.kmsg import complaints, of_drivers, since
 from harness.model.kmsg import KernelMessage, parse_kmsg
 
 
@@ -54,6 +55,38 @@ def test_the_kernels_complaints_are_found(text: str) -> None:
 )
 def test_what_a_driver_says_of_its_device_is_no_complaint(text: str) -> None:
     assert complaints(said(text, level=3)) == ()
+
+
+LOGS = sorted((Path(__file__).parent / "kernel_logs").glob("*.txt"))
+
+
+@pytest.mark.parametrize("log", LOGS, ids=[log.stem for log in LOGS])
+def test_of_a_drivers_messages_exactly_its_complaints_are_found(log: Path) -> None:
+    lines = [line for line in log.read_text().splitlines() if line and not line.startswith("#")]
+    messages = tuple(KernelMessage(number, 4, 0.0, line.removeprefix("! ")) for number, line in enumerate(lines))
+    found = {message.text for message in complaints(messages)} | {message.text for _, message in of_drivers(messages)}
+    assert found == {line.removeprefix("! ") for line in lines if line.startswith("! ")}
+    assert len(found) >= 5
+
+
+@pytest.mark.parametrize("log", LOGS, ids=[log.stem for log in LOGS])
+def test_a_drivers_complaint_is_told_as_that_drivers(log: Path) -> None:
+    whose = {
+        "nvidia": {"nvidia"},
+        "nouveau": {"nouveau"},
+        "amdgpu": {"amdgpu", "radeon", "a driver"},
+        "intel": {"i915", "xe"},
+    }
+    lines = [line.removeprefix("! ") for line in log.read_text().splitlines() if line.startswith("! ")]
+    named = {who for line in lines for who, _ in of_drivers(said(line))}
+    assert named == whose.get(log.stem, {"the bus", "the machine"})
+
+
+def test_what_a_program_writes_into_the_log_is_not_the_kernels_word() -> None:
+    written = (KernelMessage(1, 4, 0.0, "WARNING: CPU: 0 PID: 1 at x.c:1", facility=1),)
+    xid = (KernelMessage(1, 4, 0.0, "NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.", facility=3),)
+    assert complaints(written) == ()
+    assert of_drivers(xid) == ()
 
 
 def test_this_hosts_own_log_is_read_by_the_command_that_guests_run() -> None:

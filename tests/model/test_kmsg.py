@@ -21,6 +21,7 @@ def test_records_are_read_with_level_time_and_text() -> None:
     found = parse_kmsg(RECORDS)
     assert [message.sequence for message in found] == [0, 1, 370, 371]
     assert [message.level for message in found] == [5, 6, 4, 4]
+    assert [message.facility for message in found] == [0, 0, 0, 1]
     assert found[1].text == "Command line: console=ttyS0,115200; panic=-1"
     assert found[2].seconds == pytest.approx(3.982431)
     assert found[2].line() == "<4>[    3.982431] WARNING: CPU: 0 PID: 1 at kernel/x.c:1"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model.outcome import DECIDING, Outcome
-from harness.model.records import ATTEMPT, Attempt, Evidence, Metric, StageResult, TestResult, decide
+from harness.model.records import ATTEMPT, Attempt, Evidence, Metric, StageResult, TestResult, decide, merged
 from harness.model.stage import LADDER, Stage
 
 PASS, FAIL, MISS, SKIP, DONE = Outcome.PASS, Outcome.FAIL, Outcome.MISS, Outcome.SKIP, Outcome.DONE
@@ -66,3 +66,22 @@ def test_an_attempt_crosses_processes_as_json_unchanged() -> None:
         {"uname_release": "6.12"},
     )
     assert ATTEMPT.validate_json(ATTEMPT.dump_json(attempt)) == attempt
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "outcome", "reason"),
+    [
+        ((Outcome.PASS, ""), (Outcome.FAIL, "later"), Outcome.FAIL, "later"),
+        ((Outcome.FAIL, "first"), (Outcome.PASS, ""), Outcome.FAIL, "first"),
+        ((Outcome.SKIP, "no test"), (Outcome.PASS, ""), Outcome.PASS, ""),
+        ((Outcome.MISS, "first"), (Outcome.MISS, "later"), Outcome.MISS, "first"),
+    ],
+)
+def test_a_rung_climbed_in_two_goes_has_the_most_telling_outcome_of_both(
+    first: tuple[Outcome, str], later: tuple[Outcome, str], outcome: Outcome, reason: str
+) -> None:
+    one = StageResult(Stage.COMPUTE, first[0], 1.0, first[1], (Evidence("a", "0" * 64, 1),))
+    two = StageResult(Stage.COMPUTE, later[0], 2.0, later[1], (Evidence("b", "1" * 64, 1),))
+    both = merged(one, two)
+    assert (both.outcome, both.reason, both.seconds) == (outcome, reason, 3.0)
+    assert [file.name for file in both.evidence] == ["a", "b"]
