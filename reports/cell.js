@@ -87,7 +87,8 @@
           el("th", { scope: "row" }, test.name, el("span", { class: "sub" }, test.stage)),
           el("td", {}, badge(test.outcome), test.reason ? el("span", { class: "reason" }, test.reason) : null),
           el("td", {}, el("span", { class: `tag t-${test.kind}` }, tags.get(test.kind) || test.kind))],
-        metric ? [el("td", {}, metric.name, el("span", { class: "sub" }, `${metric.better} is better`)), el("td", { class: "num" }, metric.p50),
+        metric ? [el("td", {}, metric.name, el("span", { class: "sub" }, `${metric.better} is better`),
+          metric.beside ? el("span", { class: "sub" }, metric.beside) : null), el("td", { class: "num" }, metric.p50),
           el("td", { class: "num" }, metric.spread || "not known", el("span", { class: "sub" }, `n = ${metric.n}`)),
           el("td", {}, metric.fractions.length ? bar(Math.min(1, metric.fractions[1]), 0, "range") : null, roofline(metric))]
           : [el("td", { class: "quiet" }, "no metric"), el("td"), el("td"), el("td")],

@@ -147,12 +147,12 @@ def _test(test: TestResult) -> dict[str, Any]:
         "reason": test.reason,
         "time": duration(test.seconds),
         "kind": test.kind,
-        "metrics": [_metric(metric) for metric in test.metrics],
+        "metrics": [_metric(metric, test.details) for metric in test.metrics],
         "details": [(key, str(value)) for key, value in sorted(test.details.items())],
     }
 
 
-def _metric(metric: Metric) -> dict[str, Any]:
+def _metric(metric: Metric, details: Mapping[str, Any]) -> dict[str, Any]:
     low, high = lowest(metric), highest(metric)
     share = metric.value / metric.roofline if metric.roofline else None
     return {
@@ -164,10 +164,35 @@ def _metric(metric: Metric) -> dict[str, Any]:
         "roofline": quantity(metric.roofline, metric.unit),
         "source": metric.roofline_source,
         "share": percent(share) if share is not None else "",
+        "beside": beside(metric.name, details),
         "fractions": [low / metric.roofline, share, high / metric.roofline]
         if metric.roofline and low is not None and high is not None
         else [],
     }
+
+
+def beside(name: str, details: Mapping[str, Any]) -> str:
+    """What the device's clocks, heat, power and link were while a metric was measured, as far as they were read."""
+
+    def number(key: str) -> float | None:
+        value = details.get(f"{name}.{key}")
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    said = []
+    if (share := number("frac_at_clock")) is not None:
+        said.append(f"{percent(share)} of the roof at this clock")
+    for key, unit, what in (("sm_hz", "Hz", ""), ("mem_hz", "Hz", " memory"), ("power_w", "W", "")):
+        if (value := number(key)) is not None:
+            said.append(f"{quantity(value, unit)}{what}")
+    if (heat := number("temp_c")) is not None:
+        said.append(f"{heat:.0f} °C")
+    width, rate = number("link_width"), number("link_gts")
+    if width is not None and rate is not None:
+        said.append(f"PCIe x{width:.0f} at {rate:g} GT/s")
+    if (window := number("bar_bytes")) is not None:
+        said.append(f"BAR {size(int(window))}")
+    throttle = details.get(f"{name}.throttle")
+    return ", ".join([*said, *([f"held back by: {throttle}"] if throttle else [])])
 
 
 def _evidence(attempt: Attempt, stored: Mapping[str, Stored]) -> list[dict[str, Any]]:

@@ -21,10 +21,19 @@ EXIT_STATUS = {"pass": 0, "fail": 1, "error": 2, "implausible": 3, "skip": 77}
 EXIT_DEADLINE = 124
 MAX_SAMPLES = 512
 MAX_DEVICES = 16
+MAX_METRICS = 64
+MAX_PARTS = 32
 
 _KINDS: tuple[str, ...] = get_args(Kind)
 _DEVICE_TEXTS = ("name", "vendor", "driver", "api", "platform", "bdf", "uuid", "kind")
 _DEVICE_NUMBERS = ("mem_bytes", "compute_units")
+_COMPUTING = frozenset(_KINDS) - {"none"}
+_METRIC_NUMBERS = (
+    *("wall_ratio", "frac_spec", "frac_at_clock", "sm_hz", "mem_hz", "temp_c", "power_w"),
+    *("link_width", "link_gts", "bar_bytes"),
+)
+"""What stands beside a metric: how it was timed, how much of the roof it is, and the state of the device meanwhile."""
+_METRIC_TEXTS = ("throttle",)
 
 
 def judge(test: TestSpec, completed: Completed, wire: Wire, *, backend: str, timeout: float) -> list[TestResult]:
@@ -57,7 +66,7 @@ def _decide(
     said = result.text("status")
     if EXIT_STATUS.get(said) != status:
         return Outcome.ERROR, f"the runner said {said!r} but exited with status {status}", ()
-    wrong = _foreign(test, wire)
+    wrong = _foreign(test, wire) or _unattributed(wire)
     if wrong:
         return Outcome.ERROR, wrong, ()
     reason = " ".join(result.text("reason").split())  # a reason is one line, and a compiler's words may be more
@@ -144,13 +153,29 @@ def _foreign(test: TestSpec, wire: Wire) -> str:
     return "" if ran == test.name else f"the runner ran {ran[:80]!r} instead of {test.name!r}"
 
 
+def _unattributed(wire: Wire) -> str:
+    """Say which record does not tell what computed, if one does not; without that a number is worth nothing."""
+    devices = {device.text("kind") for device in wire.of("device")}
+    for record in wire.records:
+        kind = record.text("kind")
+        if record.ev in ("device", "metric") and kind not in _COMPUTING:
+            return f"a {record.ev} record does not say what computed (kind {kind[:40]!r})"
+        if record.ev in ("metric", "check", "part", "result"):
+            # Before a device is opened nothing computes, and there is nothing to say.
+            if kind not in _KINDS:
+                return f"a {record.ev} record does not say what computed (kind {kind[:40]!r})"
+            if kind not in devices | {"none"}:
+                return f"a {record.ev} record is about {kind}, and no such device was named"
+    return ""
+
+
 def _passed(test: TestSpec, wire: Wire) -> tuple[Outcome, str, tuple[Metric, ...]]:
     checks = wire.of("check")
     if any(check.data.get("ok") is not True for check in checks):
         return Outcome.ERROR, "the runner said 'pass' although a check is bad", ()
     if not checks:
         return Outcome.ERROR, "the runner said 'pass' without a check", ()
-    if not wire.of("device") or _kind(wire) == "none":
+    if not wire.of("device") or wire.of("result")[-1].text("kind") not in _COMPUTING:
         return Outcome.ERROR, "the runner said 'pass' without naming the device", ()
     metrics = []
     for spec in test.metrics:
@@ -224,10 +249,18 @@ def _details(wire: Wire, backend: str) -> dict[str, str | int | float | bool]:
         details["checks"] = len(checks)
         details["checks_bad"] = sum(check.data.get("ok") is not True for check in checks)
         details["checked"] = int(sum(check.number("checked") or 0.0 for check in checks))
-    for metric in wire.of("metric")[:MAX_DEVICES]:
-        ratio = metric.number("wall_ratio")
-        if ratio is not None:
-            details[f"{metric.text('name', limit=80)}.wall_ratio"] = ratio
+    for metric in wire.of("metric")[:MAX_METRICS]:
+        name = metric.text("name", limit=80)
+        for key in _METRIC_NUMBERS:
+            beside = metric.number(key)
+            if beside is not None:
+                details[f"{name}.{key}"] = beside
+        for key in _METRIC_TEXTS:
+            if text := metric.text(key, limit=200):
+                details[f"{name}.{key}"] = text
+    for part in wire.of("part")[:MAX_PARTS]:
+        reason = " ".join(part.text("reason", limit=300).split())
+        details[f"part.{part.text('name', limit=80)}"] = f"skipped: {reason}"
     for result in wire.of("result")[-1:]:
         if form := result.text("code_form", limit=80):
             details["code_form"] = form

@@ -137,6 +137,16 @@ RUN = RunInfo(
 )
 
 
+def run_of_kinds() -> tuple[ReportInput, Shelf]:
+    """The same passing cell three times, computed on a GPU, on the CPU and on a fake device."""
+    shelf = Shelf()
+    kinds: tuple[Kind, ...] = ("gpu", "cpu-runtime", "fake")
+    (kernel, release), *_ = KERNELS
+    cells = [Cell("debian-13", kernel, f"on-{kind}", "0000:01:00.0", tests=TESTS) for kind in kinds]
+    made = [attempt(cell, release, shelf, kind=kind) for cell, kind in zip(cells, kinds, strict=True)]
+    return ReportInput(RUN, tuple(cells), (), tuple(made)), shelf
+
+
 def small_run(shelf: Shelf | None = None) -> tuple[ReportInput, Shelf]:
     """Four kernels × four stacks with every state that a report knows."""
     shelf = shelf or Shelf()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from browser_session import BROWSER, Page, browser_page
-from synthetic_run import HOSTILE, big_run, foreseen_run, hostile_run, repro, small_run
+from synthetic_run import HOSTILE, big_run, foreseen_run, hostile_run, repro, run_of_kinds, small_run
 
 from harness.report import write_report
 
@@ -105,6 +105,36 @@ def test_a_cell_page_shows_ladder_evidence_and_the_deciding_line(page: Page, sma
     page.until("document.querySelector('.log .target')")
     assert "failed with error -22" in page.run("document.querySelector('.log .target').textContent")
     assert page.run("document.querySelector('.log .target').id") == "L62"
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return made(tmp_path_factory, "kinds", run_of_kinds())
+
+
+KINDS = {"gpu": "GPU", "cpu-runtime": "CPU", "fake": "FAKE"}
+
+
+def test_only_a_gpu_gives_a_passing_cell_its_full_colour_and_the_others_say_what_they_are(
+    page: Page, kinds: str
+) -> None:
+    """In the matrix drawn by the script, in the table without one, and on the cell's own page."""
+    for name, cell in (("index.html", "#grid td:not(.gap)"), ("table.html", ".matrix td")):
+        page.open(f"{kinds}/{name}")
+        page.until(f"document.querySelector({cell + ' .tag'!r})")
+        tags = page.run(f"[...document.querySelectorAll({cell + ' .tag'!r})].map(n => n.textContent).join(' ')")
+        assert sorted(tags.split()) == sorted(KINDS.values())
+        for kind, tag in KINDS.items():
+            found = f"document.querySelector({f'{cell}.s-pass.k-{kind}'!r})"
+            assert page.run(f"{found}.querySelector('.tag').textContent") == tag
+            striped = page.run(f"getComputedStyle({found}.querySelector('a')).backgroundImage") != "none"
+            assert striped == (kind != "gpu"), f"{name}: {kind}"
+    for kind, tag in KINDS.items():
+        open_cell(page, kinds, f"debian-13/lts-6.1/on-{kind}/0000:01:00.0")
+        striped = page.run("getComputedStyle(document.querySelector('.verdict')).backgroundImage") != "none"
+        assert striped == (kind != "gpu"), kind
+        assert page.run("document.querySelector('.verdict').textContent").startswith(f"✓PASS{tag}reached")
+        assert page.run(f"document.querySelector('.tests .tag.t-{kind}').textContent") == tag
 
 
 def test_every_cell_of_a_report_is_found_in_its_chunk(page: Page, big: str) -> None:

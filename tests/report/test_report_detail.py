@@ -5,7 +5,7 @@ from harness.model.outcome import Outcome
 from harness.model.records import StageResult
 from harness.model.stage import Stage
 from harness.report.data import ReportInput, RunInfo
-from harness.report.detail import cell_detail, chunk_count, chunk_of, ladder
+from harness.report.detail import beside, cell_detail, chunk_count, chunk_of, ladder
 from harness.report.view import views
 
 CELL = Cell("debian-13", KERNELS[0][0], "cpu-opencl", tests=TESTS)
@@ -64,3 +64,24 @@ def test_logs_that_every_boot_owes_are_named_when_they_are_missing() -> None:
 
 def test_the_repro_command_is_shown_as_given() -> None:
     assert detail()["attempts"][0]["repro"] == "kdmatrix repro debian-13/lts-6.1/cpu-opencl/none --run 20261112-0911"
+
+
+def test_the_state_of_the_device_stands_beside_the_number() -> None:
+    state = {
+        "triad.frac_at_clock": 0.973,
+        "triad.sm_hz": 1.98e9,
+        "triad.mem_hz": 2.6e9,
+        "triad.power_w": 310.5,
+        "triad.temp_c": 54.0,
+        "triad.link_width": 16.0,
+        "triad.link_gts": 32.0,
+        "triad.bar_bytes": 1 << 36,
+        "triad.throttle": "sw_power_cap",
+        "copy.sm_hz": 1.0,
+    }
+    assert beside("triad", state) == (
+        "97 % of the roof at this clock, 1.98 GHz, 2.60 GHz memory, 310 W, 54 °C, PCIe x16 at 32 GT/s, BAR 64.0 GiB, "
+        "held back by: sw_power_cap"
+    )
+    assert beside("triad", {}) == ""
+    assert beside("triad", {"triad.sm_hz": "fast", "triad.temp_c": True}) == ""

@@ -58,6 +58,10 @@ def result(status: str = "pass", reason: str = "") -> dict[str, Any]:
     }
 
 
+def unopened(status: str, reason: str) -> dict[str, Any]:
+    return result(status, reason) | {"kind": "none"}
+
+
 GOOD = (HELLO, DEVICE, CHECK, METRIC, result())
 
 
@@ -111,8 +115,8 @@ def test_an_optional_metric_may_be_missing_but_is_read_where_it_is_there() -> No
         ((), 255, {}, Outcome.ERROR, "exit status 255 without a result"),
         ((HELLO, DEVICE, result("fail", "5 wrong")), 1, {}, Outcome.FAIL, "5 wrong"),
         ((HELLO, DEVICE, result("implausible", "time 0")), 3, {}, Outcome.FAIL, "implausible: time 0"),
-        ((HELLO, result("skip", "no library")), 77, {}, Outcome.SKIP, "no library"),
-        ((HELLO, result("error", "no kernel")), 2, {}, Outcome.ERROR, "no kernel"),
+        ((HELLO, unopened("skip", "no library")), 77, {}, Outcome.SKIP, "no library"),
+        ((HELLO, unopened("error", "no kernel")), 2, {}, Outcome.ERROR, "no kernel"),
         ((HELLO, DEVICE, CHECK, METRIC, result("pass")), 1, {}, Outcome.ERROR, "said 'pass' but exited with status 1"),
         ((HELLO, DEVICE, result("fail")), 0, {}, Outcome.ERROR, "said 'fail' but exited with status 0"),
         ((HELLO, DEVICE, result("odd")), 0, {}, Outcome.ERROR, "said 'odd'"),
@@ -121,7 +125,7 @@ def test_an_optional_metric_may_be_missing_but_is_read_where_it_is_there() -> No
         (({**HELLO, "test": "vecadd"}, *GOOD[1:]), 0, {}, Outcome.ERROR, "'vecadd' instead of 'triad'"),
         ((HELLO, DEVICE, METRIC, result()), 0, {}, Outcome.ERROR, "without a check"),
         ((HELLO, DEVICE, {**CHECK, "ok": False}, METRIC, result()), 0, {}, Outcome.ERROR, "a check is bad"),
-        ((HELLO, CHECK, METRIC, result()), 0, {}, Outcome.ERROR, "without naming the device"),
+        ((HELLO, CHECK, METRIC, result()), 0, {}, Outcome.ERROR, "no such device was named"),
         ((HELLO, DEVICE, CHECK, result()), 0, {}, Outcome.ERROR, "'triad_bw' is missing"),
         ((HELLO, DEVICE, CHECK, {**METRIC, "unit": "GB/s"}, result()), 0, {}, Outcome.ERROR, "not in B/s"),
         ((HELLO, DEVICE, CHECK, {**METRIC, "p50": "2e9"}, result()), 0, {}, Outcome.ERROR, "median is no number"),
@@ -169,3 +173,64 @@ def test_only_a_whole_pass_is_a_pass(
         assert all(needed in records for needed in (HELLO, DEVICE, CHECK, METRIC, result()))
     if one.outcome not in (Outcome.PASS, Outcome.SKIP):
         assert one.reason
+
+
+def test_the_state_of_the_device_beside_a_metric_is_kept() -> None:
+    state = {"frac_spec": 0.91, "frac_at_clock": 0.97, "sm_hz": 1.98e9, "mem_hz": 2.6e9, "temp_c": 54, "power_w": 310.5}
+    state |= {"link_width": 16, "link_gts": 32, "bar_bytes": 1 << 36}
+    one = judged(HELLO, DEVICE, CHECK, METRIC | state | {"throttle": "sw_power_cap", "roof": 2.2e9}, result())
+    assert one.outcome is Outcome.PASS
+    assert {key: one.details[f"triad_bw.{key}"] for key in state} == state
+    assert one.details["triad_bw.throttle"] == "sw_power_cap"
+    assert one.metrics[0].roofline == 2.2e9
+    odd = judged(HELLO, DEVICE, CHECK, METRIC | {"sm_hz": "fast", "power_w": True, "throttle": 7}, result())
+    assert not {"triad_bw.sm_hz", "triad_bw.power_w", "triad_bw.throttle"} & set(odd.details)
+
+
+def test_a_part_that_does_not_apply_is_told_with_its_reason() -> None:
+    part = {"ev": "part", "name": "fp64", "kind": "cpu-runtime", "status": "skip", "reason": "the device has no\nfp64"}
+    assert (
+        judged(HELLO, DEVICE, CHECK, METRIC, part, result()).details["part.fp64"] == "skipped: the device has no fp64"
+    )
+
+
+def without(record: dict[str, Any], kind: Any = None) -> dict[str, Any]:
+    rest = {key: value for key, value in record.items() if key != "kind"}
+    return rest if kind is None else rest | {"kind": kind}
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 4], ids=["device", "check", "metric", "result"])
+@pytest.mark.parametrize("kind", [None, "", "GPU", "tpu", 7, ["gpu"]])
+def test_a_record_that_does_not_say_what_computed_makes_the_whole_an_error(place: int, kind: Any) -> None:
+    records = [*GOOD]
+    records[place] = without(records[place], kind)
+    one = judged(*records)
+    assert one.outcome is Outcome.ERROR
+    assert f"a {records[place]['ev']} record " in one.reason
+
+
+@pytest.mark.parametrize("status", ["fail", "implausible", "skip"])
+def test_that_holds_for_failures_and_skips_too(status: str) -> None:
+    codes = {"fail": 1, "implausible": 3, "skip": 77}
+    records = (HELLO, DEVICE, without(CHECK), result(status, "x"))
+    assert judged(*records, status=codes[status]).outcome is Outcome.ERROR
+
+
+@pytest.mark.parametrize("place", [2, 3, 4], ids=["check", "metric", "result"])
+def test_no_record_may_be_about_a_kind_of_device_that_was_not_named(place: int) -> None:
+    records = [*GOOD]
+    records[place] = records[place] | {"kind": "gpu"}
+    one = judged(*records)
+    assert one.outcome is Outcome.ERROR
+    assert "is about gpu, and no such device was named" in one.reason
+
+
+def test_a_pass_without_a_computing_kind_is_no_pass() -> None:
+    one = judged(HELLO, DEVICE, CHECK, METRIC, result() | {"kind": "none"})
+    assert (one.outcome, one.reason) == (Outcome.ERROR, "the runner said 'pass' without naming the device")
+
+
+def test_before_a_device_is_opened_nothing_computes_and_a_failure_stands() -> None:
+    bare = without(result("fail", "the driver offers no device"), "none")
+    one = judged(HELLO, without(CHECK, "none"), bare, status=1)
+    assert (one.outcome, one.kind) == (Outcome.FAIL, "none")
