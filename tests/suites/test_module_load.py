@@ -78,7 +78,7 @@ def test_a_form_that_did_not_come_along_has_the_reason_of_the_host(
     assert skipped(wire)["spirv"] == "no translator"
     bare = run(built, intel, "--artefacts", str(tmp_path / "nothing"), "--form", "spirv")
     assert said(bare)["status"] == "skip"
-    assert skipped(bare)["spirv"] == "no artefact for spirv came along"
+    assert skipped(bare)["spirv"] == "no artefact came along for spirv"
 
 
 def test_a_form_that_the_driver_refuses_fails_although_another_loads(
