@@ -20,11 +20,13 @@ from harness.images.builder import require_space
 from harness.journal import owner_alive
 from harness.lab import Lab, builds_at_a_time, host_facts
 from harness.ladder.cell import execute, make_parts
+from harness.ladder.here import execute_here
 from harness.ladder.labbox import execute_on_box
 from harness.ladder.workshop import Workshop, emulation_factor
 from harness.machines.acceleration import Acceleration, cannot_open, prove
 from harness.machines.hypervisor import Hypervisor
 from harness.model.cell import Cell
+from harness.model.machine import LabBox, ThisMachine
 from harness.model.matrix import Limits
 from harness.model.outcome import Outcome
 from harness.model.records import Attempt
@@ -122,8 +124,18 @@ def carry_out(
 
 
 def _executor(shop: Workshop) -> Callable[[Cell, int], Attempt]:
-    """What executes a cell: in a VM of this host, or on its lab box."""
-    return lambda cell, number: (execute if cell.machine is None else execute_on_box)(cell, number, shop)
+    """What executes a cell: in a VM of this host, on its lab box, or on this host itself."""
+
+    def work(cell: Cell, number: int) -> Attempt:
+        match cell.machine:
+            case None:
+                return execute(cell, number, shop)
+            case LabBox():
+                return execute_on_box(cell, number, shop)
+            case ThisMachine():
+                return execute_here(cell, number, shop)
+
+    return work
 
 
 def _workshop(

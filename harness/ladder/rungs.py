@@ -117,6 +117,7 @@ def compute(
     timeout: float,
     scale: float,
     tests_dir: str = GUEST_DIR,
+    device: str = "",
 ) -> Rung:
     """Run the compute tests of one rung on every backend of the stack, each in a process of its own and under watch."""
     if not stack.backends:
@@ -133,7 +134,7 @@ def compute(
     # Tier by tier, whatever the backend: what may take the driver down comes after all that wants it whole.
     for test, backend in sorted(product(wanted, stack.backends), key=lambda pair: pair[0].tier):
         limit = min(timeout, test.timeout * scale)
-        found, raw = run_test(watch.guest, test, backend=backend, timeout=limit, gpu_tests_dir=tests_dir)
+        found, raw = run_test(watch.guest, test, backend=backend, timeout=limit, gpu_tests_dir=tests_dir, device=device)
         if backend in test.backends:
             found = [_as_promised(result, stack, backend) for result in found]
             found, log, lost = _watched(watch, test, backend, found)

@@ -127,6 +127,9 @@ def _lead(run: RunInfo, cells: Sequence[CellView], counts: Counter[State]) -> tu
         verdict += f", {counts[State.MISS]:,} lost to host or lab trouble"
     accelerator = run.host.get("accelerator", "")
     where = f"VMs ran with {accelerator}." if accelerator else "Which accelerator the VMs ran with was not recorded."
+    without = [one.removeprefix("none: ") for one in accelerator.split(" / ") if one.startswith("none: ")]
+    if without and without == [one.removeprefix("none: ") for one in accelerator.split(" / ")]:
+        where = f"No VM ran: every cell was executed on {' or '.join(without)}."
     until = str(run.options.get("until", ""))
     if until in (Stage.IMAGE, Stage.BUILD):
         where = f"Nothing was booted: the run was to end with {until}."

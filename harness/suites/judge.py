@@ -24,10 +24,10 @@ MAX_DEVICES = 16
 MAX_METRICS = 64
 MAX_PARTS = 32
 
-_KINDS: tuple[str, ...] = get_args(Kind)
+KINDS: tuple[str, ...] = get_args(Kind)
 _DEVICE_TEXTS = ("name", "vendor", "driver", "api", "platform", "bdf", "uuid", "kind")
 _DEVICE_NUMBERS = ("mem_bytes", "compute_units")
-_COMPUTING = frozenset(_KINDS) - {"none"}
+_COMPUTING = frozenset(KINDS) - {"none"}
 _METRIC_NUMBERS = (
     *("wall_ratio", "frac_spec", "frac_at_clock", "sm_hz", "mem_hz", "temp_c", "power_w"),
     *("link_width", "link_gts", "bar_bytes"),
@@ -162,7 +162,7 @@ def _unattributed(wire: Wire) -> str:
             return f"a {record.ev} record does not say what computed (kind {kind[:40]!r})"
         if record.ev in ("metric", "check", "part", "result"):
             # Before a device is opened nothing computes, and there is nothing to say.
-            if kind not in _KINDS:
+            if kind not in KINDS:
                 return f"a {record.ev} record does not say what computed (kind {kind[:40]!r})"
             if kind not in devices | {"none"}:
                 return f"a {record.ev} record is about {kind}, and no such device was named"
@@ -224,7 +224,7 @@ def _kind(wire: Wire) -> Kind:
     """Return what computed: the kind of the result, or of the last device when there was no result."""
     for record in reversed(wire.records):
         kind = record.text("kind")
-        if record.ev in ("result", "device") and kind in _KINDS:
+        if record.ev in ("result", "device") and kind in KINDS:
             return cast(Kind, kind)
     return "none"
 

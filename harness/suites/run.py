@@ -25,13 +25,20 @@ DEADLINE_GRACE = 5.0
 
 
 def run_test(
-    shell: Shell, test: TestSpec, *, backend: str, timeout: float, gpu_tests_dir: str = GUEST_DIR
+    shell: Shell,
+    test: TestSpec,
+    *,
+    backend: str,
+    timeout: float,
+    gpu_tests_dir: str = GUEST_DIR,
+    device: str = "",
 ) -> tuple[list[TestResult], bytes]:
     """Run ``test`` over ``shell`` and return (results, raw output for the evidence).
 
     ``timeout`` is in seconds, already stretched for the machine's speed. ``gpu_tests_dir`` is where the directory made
-    by :func:`harness.suites.build.build_runner` lies in the machine. A test that is not written for ``backend`` is a
-    SKIP and is not started. Nothing that the machine does raises.
+    by :func:`harness.suites.build.build_runner` lies in the machine; ``device`` is the index or PCI address of what it
+    shall open, where it is not to choose itself. A test that is not written for ``backend`` is a SKIP, and is not
+    started. Nothing that the machine does raises.
 
     Raises:
         UserError: ``timeout`` is not positive.
@@ -48,7 +55,7 @@ def run_test(
             why = left_out.stdout.decode("utf-8", "replace").strip()
             details: dict[str, str | int | float | bool] = {"backend": backend, LEFT_OUT: why}
             return [TestResult(test.name, test.stage, Outcome.SKIP, why, details=details)], b""
-    argv = command(test, backend=backend, timeout=timeout, gpu_tests_dir=gpu_tests_dir)
+    argv = command(test, backend=backend, timeout=timeout, gpu_tests_dir=gpu_tests_dir, device=device)
     completed = shell.run(argv, timeout=timeout, limit=OUTPUT_LIMIT)
     results = judge(test, completed, parse(completed.stdout), backend=backend, timeout=timeout)
     return results, _raw(argv, completed)
@@ -56,16 +63,20 @@ def run_test(
 
 def list_devices(shell: Shell, *, backend: str, timeout: float, gpu_tests_dir: str = GUEST_DIR) -> Completed:
     """Have the driver behind ``backend`` list its devices in a new process: whether it still answers, and how fast."""
-    argv = [f"{gpu_tests_dir}/bin/gtrun", "run", "enumerate", "--backend", backend, "--budget", "1"]
+    runner = f"{gpu_tests_dir}/bin/{RUNNERS.get(backend, 'gtrun')}"
+    argv = [runner, "run", "enumerate", "--backend", backend, "--budget", "1"]
     return shell.run([*argv, "--deadline", f"{timeout + DEADLINE_GRACE:g}"], timeout=timeout, limit=OUTPUT_LIMIT)
 
 
-def command(test: TestSpec, *, backend: str, timeout: float, gpu_tests_dir: str = GUEST_DIR) -> list[str]:
+def command(
+    test: TestSpec, *, backend: str, timeout: float, gpu_tests_dir: str = GUEST_DIR, device: str = ""
+) -> list[str]:
     """Return the argument vector that runs ``test``."""
     return [
         f"{gpu_tests_dir}/bin/{RUNNERS.get(backend, 'gtrun')}",
         *test.argv,
         *("--backend", backend),
+        *(("--device", device) if device else ()),
         *("--budget", f"{test.budget:g}"),
         *("--deadline", f"{timeout + DEADLINE_GRACE:g}"),
     ]
