@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.errors import InfraError
+from harness.suites.build import build_runner
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = "harness/_data"
@@ -156,6 +158,23 @@ def test_help_is_there_for_every_command(installed: Installed, command: tuple[st
 
 def test_the_version_is_that_of_the_checkout(installed: Installed) -> None:
     assert installed.run("kdmatrix", "--version").stdout.strip() == f"kdmatrix {harness.__version__}"
+
+
+def test_this_machine_is_tested_from_the_installed_package(installed: Installed, shared_cache: Path) -> None:
+    try:
+        build_runner(ROOT / "gpu_tests", shared_cache / "gpu_tests")
+    except InfraError as error:
+        pytest.skip(str(error))
+    # The same sources: what was built of the checkout is what the package would build.
+    cache = installed.elsewhere / "home" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "gpu_tests").symlink_to(shared_cache / "gpu_tests")
+    done = installed.run("kdmatrix", "run", "--here", "--test", "enumerate")
+    if done.returncode == 3:
+        assert "no driver of this machine offers anything to compute on" in done.stderr
+    else:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 PASS" in done.stdout
 
 
 def test_the_store_finds_its_migrations(installed: Installed) -> None:
