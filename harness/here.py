@@ -96,7 +96,7 @@ def _cells(lab: Lab, offer: Offer, functions: Sequence[PciFunction], tests: Sequ
     for device in computing or [None]:
         chosen = (device.bdf or str(device.index)) if device is not None else ""
         machine = ThisMachine(platform.node(), chosen, _around(device, functions))
-        called = "none" if device is None else device.bdf or f"gpu{device.index}"
+        called = "none" if device is None else device.bdf or f"{device.kind}{device.index}"
         cells.append(Cell(HERE, kernel, offer.backend, called, tests=names, timeouts=timeouts, machine=machine))
     return cells
 
