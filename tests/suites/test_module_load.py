@@ -88,7 +88,7 @@ def test_a_form_that_the_driver_refuses_fails_although_another_loads(
     (tmp_path / "spirv/magic.spv").write_bytes(b"no SPIR-V at all, and long enough to be looked at")
     wire = run(built, intel, "--artefacts", str(tmp_path))
     assert said(wire)["status"] == "fail"
-    assert said(wire)["reason"].startswith("loads_spirv: 1 of 1 wrong ( spirv: clCreateProgramWithIL failed")
+    assert said(wire)["reason"].startswith("loads_spirv: 1 of 1 wrong (spirv: clCreateProgramWithIL failed")
     assert checks(wire)["magic_source"]
     assert said(wire)["code_form"] == "source"
 

@@ -106,8 +106,8 @@ class ModuleLoad {
             const auto refused = refusals.find(form);
             if (refused == refusals.end() || refused->second.empty()) continue;
             const bool loaded = std::find(loaded_.begin(), loaded_.end(), form) != loaded_.end();
-            if (loaded) context_.skipped(form + "_others", "refused:" + refused->second);
-            else if (form == "ptx" && too_old_) context_.skipped(form, "newer than the driver:" + refused->second);
+            if (loaded) context_.skipped(form + "_others", "refused: " + refused->second);
+            else if (form == "ptx" && too_old_) context_.skipped(form, "newer than the driver: " + refused->second);
             else context_.check("loads_" + form, 1, 1, refused->second);
         }
         if (wanted("toolkit")) toolkit();
@@ -156,7 +156,7 @@ class ModuleLoad {
             if (!times.empty()) throw;  // it was taken before
             at_hand_ = true;
             if (e.code == kPtxTooNew) too_old_ = true;
-            refusal += " " + label(target) + ": " + e.what();
+            refusal += (refusal.empty() ? "" : "; ") + label(target) + ": " + e.what();
             return false;
         }
         report(label(target), times.size(), bad);
