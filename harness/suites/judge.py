@@ -56,7 +56,7 @@ def judge(test: TestSpec, completed: Completed, wire: Wire, *, backend: str, tim
 def _decide(
     test: TestSpec, completed: Completed, wire: Wire, timeout: float
 ) -> tuple[Outcome, str, tuple[Metric, ...]]:
-    ended = _violent_end(completed, wire, timeout)
+    ended = violent_end(completed, wire, timeout)
     if ended is not None:
         return *ended, ()
     result = wire.of("result")[-1] if wire.of("result") else None
@@ -81,8 +81,8 @@ def _decide(
     return _passed(test, wire)
 
 
-def _violent_end(completed: Completed, wire: Wire, timeout: float) -> tuple[Outcome, str] | None:
-    """Judge an execution that did not come to its own end."""
+def violent_end(completed: Completed, wire: Wire, timeout: float) -> tuple[Outcome, str] | None:
+    """Judge an execution that did not come to its own end; None where it did."""
     if completed.lost:
         return Outcome.MISS, f"the connection to the machine broke{_last_heartbeat(wire)}"
     if completed.timed_out or completed.exit_status == EXIT_DEADLINE:

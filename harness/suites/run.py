@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
-
 from harness.errors import UserError
 from harness.model.outcome import Outcome
 from harness.model.records import TestResult
-from harness.model.shell import Completed, Shell
+from harness.model.shell import Shell
 from harness.suites.judge import judge
 from harness.suites.manifest import TestSpec
+from harness.suites.programs import OUTPUT_LIMIT, raw_output, run_program
 from harness.suites.sycl import ABSENT, RUNNER
 from harness.suites.wire import parse
 
 GUEST_DIR = "/opt/gpu_tests"
 RUNNERS = {"sycl": RUNNER}
 """Runners of backends that the portable one has not."""
-OUTPUT_LIMIT = 1 << 20
-"""Bytes kept of each output stream; a test writes some tens of kilobytes."""
 LEFT_OUT = "left_out"
 """The detail of a result that says why the backend was not built: no finding about the guest."""
 DEADLINE_GRACE = 5.0
@@ -46,9 +43,11 @@ def run_test(
     """
     if not timeout > 0:
         raise UserError(f"{test.name}: the timeout must be positive, not {timeout!r}")
-    if backend not in test.backends:
+    if not test.runs_on(backend):
         reason = f"the test is not written for {backend} (only for {', '.join(test.backends)})"
         return [TestResult(test.name, test.stage, Outcome.SKIP, reason, details={"backend": backend})], b""
+    if test.program is not None:
+        return run_program(shell, test, test.program, backend=backend, timeout=timeout)
     if backend in RUNNERS:
         left_out = shell.run(["cat", f"{gpu_tests_dir}/{ABSENT}/{backend}"], timeout=timeout, limit=1000)
         if left_out.ok:
@@ -58,7 +57,7 @@ def run_test(
     argv = command(test, backend=backend, timeout=timeout, gpu_tests_dir=gpu_tests_dir, device=device)
     completed = shell.run(argv, timeout=timeout, limit=OUTPUT_LIMIT)
     results = judge(test, completed, parse(completed.stdout), backend=backend, timeout=timeout)
-    return results, _raw(argv, completed)
+    return results, raw_output(argv, completed)
 
 
 def list_devices(shell: Shell, *, backend: str, timeout: float, gpu_tests_dir: str = GUEST_DIR) -> Completed:
@@ -80,23 +79,3 @@ def command(
         *("--budget", f"{test.budget:g}"),
         *("--deadline", f"{timeout + DEADLINE_GRACE:g}"),
     ]
-
-
-def _raw(argv: list[str], completed: Completed) -> bytes:
-    """Put everything that was seen into one file: the command, both streams as they came, and how it ended."""
-    if completed.lost:
-        ended = "the connection broke"
-    elif completed.timed_out:
-        ended = "timed out"
-    else:
-        ended = f"exit status {completed.exit_status}"
-    cut = ", output cut" if completed.truncated else ""
-    return b"".join(
-        [
-            f"$ {shlex.join(argv)}\n".encode(),
-            completed.stdout,
-            b"\n--- stderr ---\n" if completed.stderr else b"",
-            completed.stderr,
-            f"\n--- {ended} after {completed.seconds:.3f} s{cut} ---\n".encode(),
-        ]
-    )
