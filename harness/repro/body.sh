@@ -177,6 +177,15 @@ step() { # SECONDS EXPRESSION LINE
     fi
 }
 
+bring() { # FOLDER LINE: a test of the user's own is a folder of this host, which LINE unpacks in the guest
+    [ -z "$refused" ] || return 0
+    [ -d "$1" ] || die 2 "$1 is not there: it holds a test of this cell"
+    tar -C "$1" -ch . >"$work/folder.tar" || die 2 "$1 cannot be read"
+    printf '$ %s\n' "$2"
+    (exec_in_guest 300 root@127.0.0.1 "$2") <"$work/folder.tar" >"$work/output" 2>&1 || failed "$2"
+    shown "$work/output"
+}
+
 compute() { # SECONDS LINE
     [ -z "$refused" ] || return 0
     guest "$1" "$2"

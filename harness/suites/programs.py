@@ -43,28 +43,39 @@ def run_program(
         UserError: the folder cannot be read, or is too large.
 
     """
-    place = f"/tmp/kdmatrix-own/{test.name}"  # noqa: S108  # in the guest, where nobody else is
-    brought = shell.run(
-        ["sh", "-c", _BRING, "sh", place], timeout=max(timeout, _TRANSFER_SECONDS), stdin=packed(program.folder)
-    )
+    brought = shell.run(bringing(test), timeout=max(timeout, _TRANSFER_SECONDS), stdin=packed(program.folder))
     if not brought.ok:
         reason = f"its folder could not be brought to the machine: {_last_line(brought.stderr) or 'no answer'}"
         return [_result(test, Outcome.MISS, reason, brought.seconds, backend)], brought.stderr
+    argv = starting(test, program, backend=backend, timeout=timeout)
+    limit = OUTPUT_LIMIT if program.format in (WIRE, EXIT) else REPORT_LIMIT
+    completed = shell.run(argv, timeout=timeout, limit=limit)
+    report, raw = completed.stdout, raw_output(list(program.run), completed)
+    if program.output and not completed.lost:
+        asked = ["sh", "-c", _REPORT, "sh", f"{_place(test)}/{program.output}", str(REPORT_LIMIT + 1)]
+        fetched = shell.run(asked, timeout=_TRANSFER_SECONDS, limit=REPORT_LIMIT + 1)
+        report = fetched.stdout if fetched.ok else b""
+        raw += f"\n--- {program.output} ---\n".encode() + report
+    return judge_program(test, program, completed, report, backend=backend, timeout=timeout), raw
+
+
+def bringing(test: TestSpec) -> list[str]:
+    """Return the command that unpacks the test's folder, a tar archive on its standard input, in the machine."""
+    return ["sh", "-c", _BRING, "sh", _place(test)]
+
+
+def starting(test: TestSpec, program: Program, *, backend: str, timeout: float) -> list[str]:
+    """Return the command that starts the program in its folder in the machine."""
     settings = [
         f"KDMATRIX_BACKEND={backend}",
         f"KDMATRIX_BUDGET={test.budget:g}",
         f"KDMATRIX_TIMEOUT={timeout:g}",
     ]
-    argv = ["sh", "-c", _RUN, "sh", place, *settings, *program.run]
-    limit = OUTPUT_LIMIT if program.format in (WIRE, EXIT) else REPORT_LIMIT
-    completed = shell.run(argv, timeout=timeout, limit=limit)
-    report, raw = completed.stdout, raw_output(list(program.run), completed)
-    if program.output and not completed.lost:
-        asked = ["sh", "-c", _REPORT, "sh", f"{place}/{program.output}", str(REPORT_LIMIT + 1)]
-        fetched = shell.run(asked, timeout=_TRANSFER_SECONDS, limit=REPORT_LIMIT + 1)
-        report = fetched.stdout if fetched.ok else b""
-        raw += f"\n--- {program.output} ---\n".encode() + report
-    return judge_program(test, program, completed, report, backend=backend, timeout=timeout), raw
+    return ["sh", "-c", _RUN, "sh", _place(test), *settings, *program.run]
+
+
+def _place(test: TestSpec) -> str:
+    return f"/tmp/kdmatrix-own/{test.name}"  # noqa: S108  # in the machine, where nobody else is
 
 
 def packed(folder: Path) -> bytes:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from harness.errors import UserError
 from harness.model.outcome import Outcome
 from harness.model.records import TestResult
 from harness.model.shell import Shell
+from harness.model.stage import Stage
 from harness.suites.judge import judge
 from harness.suites.manifest import TestSpec
 from harness.suites.programs import OUTPUT_LIMIT, raw_output, run_program
@@ -65,6 +68,21 @@ def list_devices(shell: Shell, *, backend: str, timeout: float, gpu_tests_dir: s
     runner = f"{gpu_tests_dir}/bin/{RUNNERS.get(backend, 'gtrun')}"
     argv = [runner, "run", "enumerate", "--backend", backend, "--budget", "1"]
     return shell.run([*argv, "--deadline", f"{timeout + DEADLINE_GRACE:g}"], timeout=timeout, limit=OUTPUT_LIMIT)
+
+
+NO_API = "none"
+"""Stands for the backend of a stack that offers no compute API: only the user's own programs run there."""
+
+
+def to_run(tests: Sequence[TestSpec], backends: Sequence[str], stage: Stage) -> Iterator[tuple[str, TestSpec]]:
+    """Yield (backend, test) for one rung of a stack that offers these backends, in the order in which they are run.
+
+    A test that is not written for a backend is left out here, and so is ours where no compute API is offered.
+    """
+    for backend in backends or (NO_API,):
+        for test in tests:
+            if test.stage is stage and test.runs_on(backend):
+                yield backend, test
 
 
 def command(
