@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from harness.errors import UserError
 from harness.model.outcome import Outcome
 from harness.model.records import TestResult
-from harness.model.shell import Shell
+from harness.model.shell import Completed, Shell
 from harness.model.stage import Stage
 from harness.suites.judge import judge
 from harness.suites.manifest import TestSpec
