@@ -20,8 +20,8 @@ from harness.images.builder import require_space
 from harness.journal import owner_alive
 from harness.lab import Lab, builds_at_a_time, host_facts
 from harness.ladder.cell import execute, make_parts
-from harness.ladder.here import execute_here
 from harness.ladder.held import held
+from harness.ladder.here import execute_here
 from harness.ladder.labbox import execute_on_box
 from harness.ladder.workshop import Workshop, emulation_factor
 from harness.machines.acceleration import Acceleration, cannot_open, prove

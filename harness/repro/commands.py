@@ -10,7 +10,7 @@ from harness.ladder.loading import kernel_name
 from harness.model.cell import Cell
 from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec
-from harness.suites.programs import bringing, starting
+from harness.suites.programs import environment
 from harness.suites.run import command, to_run
 
 _STAGES = (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT)
@@ -43,11 +43,12 @@ def _compute_steps(cell: Cell, stack: StackRecipe, tests: Sequence[TestSpec], sc
         lines += _steps((step for step in stack.verify if step.stage is stage), scale)
         for backend, test in to_run(tests, stack.backends, stage):
             limit = min(cell.timeouts.test, test.timeout) * scale
-            argv = command(test, backend=backend, timeout=limit)
             if test.program is not None:
-                argv = starting(test, test.program, backend=backend, timeout=limit)
-                lines.append(f"bring {shlex.quote(str(test.program.folder))} {_remote(bringing(test))}")
-            lines.append(f"compute {limit:.0f} {_remote(argv)}")
+                argv = ["env", *environment(test, backend=backend, timeout=limit), *test.program.run]
+                lines.append(f"own_test {limit:.0f} {shlex.quote(str(test.program.folder))} {_remote(argv)}")
+            else:
+                argv = command(test, backend=backend, timeout=limit)
+                lines.append(f"compute {limit:.0f} {_remote(argv)}")
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import tarfile
 from pathlib import Path
@@ -25,9 +26,11 @@ FOLDER_LIMIT = 256 << 20
 SKIP, BROKEN = 77, 99
 """Exit statuses with which programs say that they do not apply, or broke themselves (GNU Automake's test protocol)."""
 
-_BRING = 'rm -rf -- "$1" && mkdir -p -- "$1" && exec tar -x -C "$1"'
+# A new folder for each execution, with a name that nobody can foretell: on this very machine others may be at home.
+_BRING = 'place=$(mktemp -d "${TMPDIR:-/tmp}/kdmatrix-own-XXXXXX") && tar -x -C "$place" && printf %s "$place"'
 _RUN = 'cd -- "$1" && shift && exec env "$@"'
 _REPORT = 'exec head -c "$2" -- "$1"'
+_PLACE = re.compile(rb"/[^\0\n]{1,200}/kdmatrix-own-[A-Za-z0-9]{6}")
 _TRANSFER_SECONDS = 300.0
 
 
@@ -43,39 +46,30 @@ def run_program(
         UserError: the folder cannot be read, or is too large.
 
     """
-    brought = shell.run(bringing(test), timeout=max(timeout, _TRANSFER_SECONDS), stdin=packed(program.folder))
-    if not brought.ok:
+    archive = packed(program.folder)
+    patience = max(timeout, _TRANSFER_SECONDS)
+    brought = shell.run(["sh", "-c", _BRING], timeout=patience, stdin=archive, limit=4096)
+    if not brought.ok or not _PLACE.fullmatch(brought.stdout):
         reason = f"its folder could not be brought to the machine: {_last_line(brought.stderr) or 'no answer'}"
         return [_result(test, Outcome.MISS, reason, brought.seconds, backend)], brought.stderr
-    argv = starting(test, program, backend=backend, timeout=timeout)
+    place = brought.stdout.decode("utf-8", "surrogateescape")
+    argv = ["sh", "-c", _RUN, "sh", place, *environment(test, backend=backend, timeout=timeout), *program.run]
     limit = OUTPUT_LIMIT if program.format in (WIRE, EXIT) else REPORT_LIMIT
     completed = shell.run(argv, timeout=timeout, limit=limit)
     report, raw = completed.stdout, raw_output(list(program.run), completed)
     if program.output and not completed.lost:
-        asked = ["sh", "-c", _REPORT, "sh", f"{_place(test)}/{program.output}", str(REPORT_LIMIT + 1)]
+        asked = ["sh", "-c", _REPORT, "sh", f"{place}/{program.output}", str(REPORT_LIMIT + 1)]
         fetched = shell.run(asked, timeout=_TRANSFER_SECONDS, limit=REPORT_LIMIT + 1)
         report = fetched.stdout if fetched.ok else b""
         raw += f"\n--- {program.output} ---\n".encode() + report
+    if not completed.lost:
+        shell.run(["rm", "-rf", "--", place], timeout=_TRANSFER_SECONDS)
     return judge_program(test, program, completed, report, backend=backend, timeout=timeout), raw
 
 
-def bringing(test: TestSpec) -> list[str]:
-    """Return the command that unpacks the test's folder, a tar archive on its standard input, in the machine."""
-    return ["sh", "-c", _BRING, "sh", _place(test)]
-
-
-def starting(test: TestSpec, program: Program, *, backend: str, timeout: float) -> list[str]:
-    """Return the command that starts the program in its folder in the machine."""
-    settings = [
-        f"KDMATRIX_BACKEND={backend}",
-        f"KDMATRIX_BUDGET={test.budget:g}",
-        f"KDMATRIX_TIMEOUT={timeout:g}",
-    ]
-    return ["sh", "-c", _RUN, "sh", _place(test), *settings, *program.run]
-
-
-def _place(test: TestSpec) -> str:
-    return f"/tmp/kdmatrix-own/{test.name}"  # noqa: S108  # in the machine, where nobody else is
+def environment(test: TestSpec, *, backend: str, timeout: float) -> list[str]:
+    """Return what the program is told, as ``NAME=VALUE``."""
+    return [f"KDMATRIX_BACKEND={backend}", f"KDMATRIX_BUDGET={test.budget:g}", f"KDMATRIX_TIMEOUT={timeout:g}"]
 
 
 def packed(folder: Path) -> bytes:

@@ -124,7 +124,7 @@ def test_the_script_that_reproduces_a_cell_brings_own_tests_along(
 ) -> None:
     script = module_installation.root / "again.sh"
     assert module_installation.run("repro", OPENCL, "-o", script).code == 0
-    assert "bring " in script.read_text()
+    assert "own_test " in script.read_text()
     starter = module_installation.root / "starter.py"
     starter.write_text("import subprocess, sys\nsys.exit(subprocess.call(sys.argv[1:]))\n")
     again = module_installation.run(script, program=starter)

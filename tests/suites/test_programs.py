@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,13 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-class ShellElsewhere:
-    """This host, with the folder of the tests somewhere else: tests that run at the same time must not meet."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", limit: int = 4 << 20) -> Completed:
-        words = [word.replace("/tmp/kdmatrix-own", str(self.root)) for word in argv]
-        return LocalShell().run(words, timeout=timeout, stdin=stdin, limit=limit)
-
-
 @pytest.fixture
-def shell(tmp_path: Path) -> ShellElsewhere:
-    return ShellElsewhere(tmp_path / "machine")
+def shell(tmp_path: Path) -> Iterator[LocalShell]:
+    """This host as a machine; nothing may be left in its temporary folder."""
+    place = tmp_path / "machine"
+    place.mkdir()
+    yield LocalShell({"TMPDIR": str(place)})
+    assert list(place.iterdir()) == []
 
 
 def own(tmp_path: Path, script: str, **changes: Any) -> TestSpec:
@@ -58,7 +51,7 @@ def own(tmp_path: Path, script: str, **changes: Any) -> TestSpec:
     return load_own_tests([tmp_path / "tests"], ())["mine"]
 
 
-def run(shell: ShellElsewhere, spec: TestSpec, timeout: float = 20.0) -> tuple[list[TestResult], bytes]:
+def run(shell: LocalShell, spec: TestSpec, timeout: float = 20.0) -> tuple[list[TestResult], bytes]:
     return run_test(shell, spec, backend="opencl", timeout=timeout)
 
 
@@ -74,7 +67,7 @@ def run(shell: ShellElsewhere, spec: TestSpec, timeout: float = 20.0) -> tuple[l
     ],
 )
 def test_a_plain_exit_status_decides(
-    tmp_path: Path, shell: ShellElsewhere, script: str, outcome: Outcome, reason: str
+    tmp_path: Path, shell: LocalShell, script: str, outcome: Outcome, reason: str
 ) -> None:
     (result,), _ = run(shell, own(tmp_path, script))
     assert result.outcome is outcome
@@ -82,7 +75,7 @@ def test_a_plain_exit_status_decides(
     assert result.kind == "none"
 
 
-def test_the_program_finds_its_folder_and_its_settings(tmp_path: Path, shell: ShellElsewhere) -> None:
+def test_the_program_finds_its_folder_and_its_settings(tmp_path: Path, shell: LocalShell) -> None:
     spec = own(tmp_path, 'test -f data/input && test "$KDMATRIX_BACKEND $KDMATRIX_BUDGET" = "opencl 3"')
     assert spec.program is not None
     (spec.program.folder / "data").mkdir()
@@ -91,18 +84,18 @@ def test_the_program_finds_its_folder_and_its_settings(tmp_path: Path, shell: Sh
     assert result.outcome is Outcome.PASS, raw
 
 
-def test_a_second_run_finds_a_fresh_folder(tmp_path: Path, shell: ShellElsewhere) -> None:
+def test_a_second_run_finds_a_fresh_folder(tmp_path: Path, shell: LocalShell) -> None:
     spec = own(tmp_path, "test ! -e left && touch left")
     assert [run(shell, spec)[0][0].outcome for _ in range(2)] == [Outcome.PASS, Outcome.PASS]
 
 
-def test_a_program_that_does_not_end_fails_within_its_time(tmp_path: Path, shell: ShellElsewhere) -> None:
+def test_a_program_that_does_not_end_fails_within_its_time(tmp_path: Path, shell: LocalShell) -> None:
     (result,), _ = run(shell, own(tmp_path, "exec sleep 60"), timeout=1.0)
     assert result.outcome is Outcome.FAIL
     assert "no result within 1 s" in result.reason
 
 
-def test_each_case_of_a_report_is_a_result_and_the_program_is_one_more(tmp_path: Path, shell: ShellElsewhere) -> None:
+def test_each_case_of_a_report_is_a_result_and_the_program_is_one_more(tmp_path: Path, shell: LocalShell) -> None:
     script = "echo 1..2; echo 'ok 1 copy'; echo 'not ok 2 map # -22'; exit 1"
     results, raw = run(shell, own(tmp_path, script, format="ktap"))
     assert [(result.name, result.outcome) for result in results] == [
@@ -114,7 +107,7 @@ def test_each_case_of_a_report_is_a_result_and_the_program_is_one_more(tmp_path:
     assert b"not ok 2 map" in raw
 
 
-def test_a_report_in_a_file_is_fetched_and_kept(tmp_path: Path, shell: ShellElsewhere) -> None:
+def test_a_report_in_a_file_is_fetched_and_kept(tmp_path: Path, shell: LocalShell) -> None:
     script = "echo '<testsuite><testcase name=\"a\"/></testsuite>' >out.xml"
     results, raw = run(shell, own(tmp_path, script, format="junit", output="out.xml"))
     assert [result.outcome for result in results] == [Outcome.PASS, Outcome.PASS]
@@ -134,14 +127,14 @@ def test_a_report_in_a_file_is_fetched_and_kept(tmp_path: Path, shell: ShellElse
     ],
 )
 def test_a_report_that_cannot_be_relied_on_is_never_a_pass(
-    tmp_path: Path, shell: ShellElsewhere, script: str, form: str, outcome: Outcome, reason: str
+    tmp_path: Path, shell: LocalShell, script: str, form: str, outcome: Outcome, reason: str
 ) -> None:
     results, _ = run(shell, own(tmp_path, script, format=form))
     assert results[-1].outcome is outcome
     assert reason in results[-1].reason
 
 
-def test_a_program_that_speaks_our_wire_is_judged_as_our_own_tests_are(tmp_path: Path, shell: ShellElsewhere) -> None:
+def test_a_program_that_speaks_our_wire_is_judged_as_our_own_tests_are(tmp_path: Path, shell: LocalShell) -> None:
     device = {"ev": "device", "index": 0, "kind": "cpu-runtime", "name": "x"}
     check = {"ev": "check", "name": "sum", "kind": "cpu-runtime", "ok": True, "checked": 9, "bad": 0}
     metric = {
@@ -170,9 +163,15 @@ def test_a_machine_that_takes_no_folder_is_a_miss(tmp_path: Path) -> None:
         def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", limit: int = 4 << 20) -> Completed:
             return Completed(2, b"", b"tar: ./check: No space left on device\n", 0.1)
 
-    (result,), _ = run_test(Full(), own(tmp_path, "exit 0"), backend="opencl", timeout=9)
+    class Lying(Full):
+        def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", limit: int = 4 << 20) -> Completed:
+            return Completed(0, b"/etc", b"", 0.1)
+
+    spec = own(tmp_path, "exit 0")
+    (result,), _ = run_test(Full(), spec, backend="opencl", timeout=9)
     assert result.outcome is Outcome.MISS
     assert "No space left" in result.reason
+    assert run_test(Lying(), spec, backend="opencl", timeout=9)[0][0].outcome is Outcome.MISS
 
 
 def test_a_folder_that_is_too_large_is_told_before_it_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

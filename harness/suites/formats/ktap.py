@@ -56,8 +56,10 @@ def read(report: bytes) -> list[Case]:
             seen = True
     if not seen:
         raise Unreadable("it holds no KTAP result")
-    _ascend(levels, 0)
-    return bounded([*levels[0].cases, *_unfulfilled(levels[0], "")])
+    orphans = _ascend(levels, 0)
+    if orphans:
+        orphans.append(Case("end", Outcome.ERROR, "the report ends within a subtest"))
+    return bounded([*levels[0].cases, *orphans, *_unfulfilled(levels[0])])
 
 
 def _without_prefix(raw: str) -> str:
@@ -76,7 +78,7 @@ def _ascend(levels: list[_Level], indent: int) -> list[Case]:
     while len(levels) > 1 and levels[-1].indent > indent:
         level = levels.pop()
         # What lies deeper still has no parent's result of its own: it belongs to the level that is being closed.
-        below = [*level.cases, *below, *_unfulfilled(level, "")]
+        below = [*level.cases, *below, *_unfulfilled(level)]
     return below
 
 
@@ -108,10 +110,10 @@ def _cases(result: re.Match[str], place: int, below: list[Case]) -> list[Case]:
     return [*nested, Case(name, outcome, "" if outcome is Outcome.PASS else reason)]
 
 
-def _unfulfilled(level: _Level, prefix: str) -> list[Case]:
+def _unfulfilled(level: _Level) -> list[Case]:
     if level.planned is None:
         return []
     if level.results < level.planned:
         reason = f"{level.results} of {level.planned} planned results were reported"
-        return [Case(f"{prefix}plan", Outcome.ERROR, reason)]
+        return [Case("plan", Outcome.ERROR, reason)]
     return []

@@ -57,6 +57,14 @@ def test_a_plan_that_is_not_fulfilled_is_an_error_and_no_pass() -> None:
     assert outcomes("1..2\nok 1 a\nBail out! no memory\n")["bail out"] is Outcome.ERROR
 
 
+def test_a_report_that_ends_within_a_subtest_keeps_its_results_and_is_an_error() -> None:
+    assert outcomes("1..1\n  1..2\n  ok 1 child\n") == {
+        "child": Outcome.PASS,
+        "plan": Outcome.ERROR,
+        "end": Outcome.ERROR,
+    }
+
+
 @pytest.mark.parametrize(
     ("line", "outcome"),
     [
