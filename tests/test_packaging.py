@@ -37,9 +37,9 @@ class Installed:
     bin: Path
     elsewhere: Path
 
-    def run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, program: str, *words: str, home: str = "home") -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KDMATRIX_", "PYTHON"))}
-        env = {**kept, "KDMATRIX_HOME": str(self.elsewhere / "home"), "COLUMNS": "100"}
+        env = {**kept, "KDMATRIX_HOME": str(self.elsewhere / home), "COLUMNS": "100"}
         return sh(self.bin / program, *words, cwd=self.elsewhere, env=env)
 
     def python(self, code: str) -> str:
@@ -166,10 +166,10 @@ def test_this_machine_is_tested_from_the_installed_package(installed: Installed,
     except InfraError as error:
         pytest.skip(str(error))
     # The same sources: what was built of the checkout is what the package would build.
-    cache = installed.elsewhere / "home" / "cache"
+    cache = installed.elsewhere / "here" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "gpu_tests").symlink_to(shared_cache / "gpu_tests")
-    done = installed.run("kdmatrix", "run", "--here", "--test", "enumerate")
+    done = installed.run("kdmatrix", "run", "--here", "--test", "enumerate", home="here")
     if done.returncode == 3:
         assert "no driver of this machine offers anything to compute on" in done.stderr
     else:
@@ -178,7 +178,7 @@ def test_this_machine_is_tested_from_the_installed_package(installed: Installed,
 
 
 def test_the_store_finds_its_migrations(installed: Installed) -> None:
-    done = installed.run("kdmatrix", "runs")
+    done = installed.run("kdmatrix", "runs", home="new")
     assert done.returncode == 0, done.stderr
     assert "no run yet" in done.stdout
 
