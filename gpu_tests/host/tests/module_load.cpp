@@ -3,13 +3,10 @@
 // code, and code newer than the driver: is it refused with an error?
 #include <algorithm>
 #include <cstring>
-#include <fstream>
-#include <functional>
 #include <map>
 #include <set>
 
 #include "../data.h"
-#include "../series.h"
 #include "../test.h"
 #include "../toolkit.h"
 
@@ -34,20 +31,6 @@ std::uint32_t rounds(std::uint32_t i, std::uint32_t salt) {
 std::uint32_t magic(std::uint32_t i, std::uint32_t salt) {
     const std::uint32_t neighbour = (i & ~(kGroup - 1)) | ((i + 1) & (kGroup - 1));
     return mix(rounds(i, salt) ^ (rounds(neighbour, salt) << 1));
-}
-
-/// The reason that came along with the artefacts, why there is none of this kernel for a target. `of`: the target that
-/// it stands for, `*` when for all.
-std::string why_absent(const Context &context, const CodeTarget &target, std::string &of) {
-    std::ifstream lines(context.options.artefacts + "/absent.tsv");
-    for (std::string line; std::getline(lines, line);) {
-        const std::size_t one = line.find('\t'), two = one == std::string::npos ? one : line.find('\t', one + 1);
-        if (two == std::string::npos) continue;
-        of = line.substr(0, one);
-        const std::string kernel = line.substr(one + 1, two - one - 1);
-        if ((of == "*" || of == target.directory) && (kernel == "*" || kernel == kKernel)) return line.substr(two + 1);
-    }
-    return "";
 }
 
 std::string label(const CodeTarget &target) {
@@ -127,10 +110,9 @@ class ModuleLoad {
     void absent(const std::string &form, const std::vector<CodeTarget> &targets) {
         std::string others;
         for (const CodeTarget &target : targets) {
-            std::string of;
-            const std::string why = why_absent(context_, target, of);
-            if (!why.empty() && of != "*") context_.skipped(label(target), why);
-            else if (!why.empty()) others = why;
+            const Absence absence = context_.absence(kKernel, target);
+            if (absence.named) context_.skipped(label(target), absence.why);
+            else if (!absence.why.empty()) others = absence.why;
             else if (others.empty()) others = "no artefact came along for " + target.directory;
             else if (others.size() < 200) others += ", " + target.directory;
         }
