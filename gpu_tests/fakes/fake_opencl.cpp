@@ -90,8 +90,6 @@ FORWARD(clGetProgramInfo, Int, (Object p, Uint w, std::size_t n, void *v, std::s
 FORWARD(clGetProgramBuildInfo, Int, (Object p, Object d, Uint w, std::size_t n, void *v, std::size_t *s),
         (p, d, w, n, v, s))
 FORWARD(clCreateKernel, Object, (Object p, const char *n, Int *e), (p, n, e))
-FORWARD(clCreateBuffer, Object, (Object c, Ulong f, std::size_t n, void *h, Int *e), (c, f, n, h, e))
-FORWARD(clReleaseMemObject, Int, (Object m), (m))
 FORWARD(clReleaseEvent, Int, (Object e), (e))
 FORWARD(clWaitForEvents, Int, (Uint n, const Object *e), (n, e))
 FORWARD(clReleaseContext, Int, (Object c), (c))
@@ -100,11 +98,8 @@ FORWARD(clReleaseProgram, Int, (Object p), (p))
 FORWARD(clReleaseKernel, Int, (Object k), (k))
 FORWARD(clFinish, Int, (Object q), (q))
 FORWARD(clFlush, Int, (Object q), (q))
-FORWARD(clCreateUserEvent, Object, (Object c, Int *e), (c, e))
 FORWARD(clSetUserEventStatus, Int, (Object e, Int s), (e, s))
-FORWARD(clSetEventCallback, Int, (Object e, Int w, EventCallback f, void *d), (e, w, f, d))
 FORWARD(clEnqueueMarkerWithWaitList, Int, (Object q, Uint n, const Object *l, Object *e), (q, n, l, e))
-FORWARD(clEnqueueBarrierWithWaitList, Int, (Object q, Uint n, const Object *l, Object *e), (q, n, l, e))
 FORWARD(clEnqueueCopyBuffer, Int,
         (Object q, Object s, Object d, std::size_t so, std::size_t t, std::size_t b, Uint n, const Object *l, Object *e),
         (q, s, d, so, t, b, n, l, e))
@@ -116,6 +111,32 @@ FORWARD(clEnqueueUnmapMemObject, Int, (Object q, Object b, void *p, Uint n, cons
 FORWARD(clCreateProgramWithBinary, Object,
         (Object c, Uint n, const Object *d, const std::size_t *z, const unsigned char **b, Int *s, Int *e),
         (c, n, d, z, b, s, e))
+
+extern "C" Object clCreateBuffer(Object context, Ulong flags, std::size_t size, void *host, Int *status) {
+    static GT_REAL(clCreateBuffer, Object, (Object, Ulong, std::size_t, void *, Int *))
+    static GT_REAL(clRetainMemObject, Int, (Object))
+    static Object last = nullptr;
+    static std::size_t last_size = 0;
+    static int buffers = 0;
+    const Object made = real_clCreateBuffer(context, flags, size, host, status);
+    // A promise of memory that is not there.
+    if (is("no_oom") && !made) return real_clCreateBuffer(context, flags, 4096, host, status);
+    if (is("aliased") && made && ++buffers % 16 == 0 && last_size >= size && flags == kMemReadWrite) {
+        real_clRetainMemObject(last);
+        return last;
+    }
+    if (is("aliased") && made && flags == kMemReadWrite) {
+        // Kept alive: the next buffer may be this one again.
+        real_clRetainMemObject(made);
+        last = made, last_size = size;
+    }
+    return made;
+}
+
+extern "C" Int clReleaseMemObject(Object buffer) {
+    static GT_REAL(clReleaseMemObject, Int, (Object))
+    return is("leak") ? kSuccess : real_clReleaseMemObject(buffer);
+}
 
 extern "C" Int clGetPlatformIDs(Uint n, Object *ids, Uint *count) {
     static GT_REAL(clGetPlatformIDs, Int, (Uint, Object *, Uint *))
@@ -231,6 +252,30 @@ extern "C" Int clEnqueueNDRangeKernel(Object queue, Object kernel, Uint dims, co
     // One item more than there are elements must exist for an overrun to happen.
     if (is("overrun") && elements[kernel] == items) items += local[0];
     return real_clEnqueueNDRangeKernel(queue, kernel, dims, first, &items, local, waits, list, event);
+}
+
+// The runner's calls into the host hold their queue by a user event; its other barriers are edges between queues.
+static Object user_event = nullptr;
+
+extern "C" Object clCreateUserEvent(Object context, Int *status) {
+    static GT_REAL(clCreateUserEvent, Object, (Object, Int *))
+    return user_event = real_clCreateUserEvent(context, status);
+}
+
+extern "C" Int clSetEventCallback(Object event, Int when, EventCallback function, void *data) {
+    static GT_REAL(clSetEventCallback, Int, (Object, Int, EventCallback, void *))
+    static GT_REAL(clSetUserEventStatus, Int, (Object, Int))
+    static int calls = 0;
+    if (is("lost_call") && ++calls % 5 == 0) return real_clSetUserEventStatus(user_event, kComplete);
+    return real_clSetEventCallback(event, when, function, data);
+}
+
+extern "C" Int clEnqueueBarrierWithWaitList(Object queue, Uint waits, const Object *list, Object *event) {
+    static GT_REAL(clEnqueueBarrierWithWaitList, Int, (Object, Uint, const Object *, Object *))
+    static int edges = 0;
+    const bool edge = waits == 1 && list[0] != user_event;
+    if (is("lost_edge") && edge && ++edges % 5 == 0) return kSuccess;
+    return real_clEnqueueBarrierWithWaitList(queue, waits, list, event);
 }
 
 extern "C" Int clGetEventProfilingInfo(Object event, Uint what, std::size_t n, void *value, std::size_t *size) {

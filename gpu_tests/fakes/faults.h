@@ -16,6 +16,10 @@ constexpr const char *kFaults[] = {
     "lost_launch", "lost_some", "short", "last_item", "overrun", "launch_error", "build_error", "accepts_damaged",
     // compilers that make other code of a kernel: sums with few digits, the wrong one of two strides
     "low_precision", "wrong_stride",
+    // queues that do not keep order
+    "lost_edge", "lost_call",
+    // memory that is not what was asked for: twice the same, promised without being there, not given back
+    "aliased", "no_oom", "leak",
     // clocks that lie
     "timer_zero", "timer_1ns", "timer_fast", "timer_slow",
     // processes that do not come to their end

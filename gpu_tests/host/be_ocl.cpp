@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <set>
+#include <thread>
 
 #include "cl_abi.h"
 #include "gt_api.h"
@@ -65,9 +66,12 @@ struct Call {
 };
 
 void call_back(Object, Int, void *data) {
-    const std::unique_ptr<Call> call(static_cast<Call *>(data));
-    call->function(call->data);
-    call->complete(call->done, kComplete);
+    // On a thread of ours: a function that takes its time would hold up the thread on which a driver does its work.
+    std::thread([data] {
+        const std::unique_ptr<Call> call(static_cast<Call *>(data));
+        call->function(call->data);
+        call->complete(call->done, kComplete);
+    }).detach();
 }
 
 class OpenCl final : public Backend {
