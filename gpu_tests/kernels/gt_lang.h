@@ -337,7 +337,7 @@ inline T gt_cpu_update(T *pointer, F change) {
 }
 
 #elif defined(SYCL_LANGUAGE_VERSION)
-/* Compiled at run time by libsycl, which has the headers built in. Kernels are free functions, so that they keep the
+/* Compiled at run time by libsycl, which has SYCL's headers built in. Kernels are free functions, so that they keep the
  * names and the argument lists that they have elsewhere. The backend defines GT_HAS_FP64, GT_HAS_FP16 and
  * GT_HAS_INT64_ATOMICS where the device has what they say: code for another device does not build. */
 #include <sycl/sycl.hpp>

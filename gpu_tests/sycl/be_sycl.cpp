@@ -159,11 +159,11 @@ class Sycl final : public Backend {
     }
 
     void write(Handle buffer, const void *from, std::size_t bytes, std::size_t offset) override {
-        must("queue::memcpy", [&] { main_->queue.memcpy(at(Place::in(buffer, offset)), from, bytes).wait_and_throw(); });
+        copy(Place::in(buffer, offset), Place::from(from), bytes);
     }
 
     void read(Handle buffer, void *into, std::size_t bytes, std::size_t offset) override {
-        must("queue::memcpy", [&] { main_->queue.memcpy(into, at(Place::in(buffer, offset)), bytes).wait_and_throw(); });
+        copy(Place::at(into), Place::in(buffer, offset), bytes);
     }
 
     double copy(const Place &to, const Place &from, std::size_t bytes) override {
@@ -288,7 +288,8 @@ class Sycl final : public Backend {
         const sycl::property::queue::in_order in_order;
         const sycl::property::queue::enable_profiling profiling;
         if (priority > 0 && device_->get_backend() == sycl::backend::ext_oneapi_level_zero) {
-            return {*context_, *device_, thrown, {in_order, profiling, sycl::ext::oneapi::property::queue::priority_high{}}};
+            const sycl::ext::oneapi::property::queue::priority_high first;
+            return {*context_, *device_, thrown, {in_order, profiling, first}};
         }
         return {*context_, *device_, thrown, {in_order, profiling}};
     }

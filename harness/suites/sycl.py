@@ -42,19 +42,21 @@ def build_with_sycl(sources: Path, into: Path, wheels: Path) -> Path:
 
     """
     portable = build_runner(sources, into)
+    requirements = sources / "sycl" / "wheels.txt"
     try:
         compiler = native_compiler()
-        version = _first_line([compiler, "--version"])
-        libraries = sycl_libraries(sources / "sycl" / "wheels.txt", wheels)
+        # The portable runner's name stands for all sources but SYCL's own.
+        sha = hashlib.sha256(repr((portable.name, compiler, _version(compiler), _FLAGS, _LINK)).encode())
+        for path in sorted((sources / "sycl").iterdir()):
+            sha.update(f"\0{path.name}\0".encode() + path.read_bytes())
+        target = into / f"{portable.name}-sycl-{sha.hexdigest()[:12]}"
+        if target.is_dir():
+            return target
+        libraries = sycl_libraries(requirements, wheels)
     except InfraError as error:
         reason = str(error)
         name = f"{portable.name}-no-sycl-{hashlib.sha256(reason.encode()).hexdigest()[:12]}"
         return _placed(portable, into / name, lambda made: _leave_out(made, reason))
-    # The portable runner's name stands for all sources but SYCL's own.
-    sha = hashlib.sha256(repr((portable.name, compiler, version, _FLAGS, _LINK, libraries.name)).encode())
-    for path in sorted((sources / "sycl").iterdir()):
-        sha.update(f"\0{path.name}\0".encode() + path.read_bytes())
-    target = into / f"{portable.name}-sycl-{sha.hexdigest()[:12]}"
     return _placed(portable, target, lambda made: _compile(compiler, sources, libraries, made, target.name))
 
 
@@ -174,9 +176,9 @@ def _rename(made: Path, target: Path) -> None:
             raise
 
 
-def _first_line(argv: list[str]) -> str:
+def _version(compiler: str) -> str:
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=COMPILE_SECONDS, check=True)
+        done = subprocess.run([compiler, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise InfraError(f"the C++ compiler {argv[0]} did not work: {error}") from error
+        raise InfraError(f"the C++ compiler {compiler} did not work: {error}") from error
     return done.stdout.decode("utf-8", "replace").partition("\n")[0]

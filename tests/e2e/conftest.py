@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -82,7 +82,10 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
 KERNEL = KernelSpec("lts-6.12", Series.LONGTERM, DebianKernel("trixie"))
 
 
-def make_images(shared: Path, content: Path, kernel: KernelSpec = KERNEL) -> Images:
+STACKS = ("probe", "cpu-opencl", "intree")
+
+
+def make_images(shared: Path, content: Path, kernel: KernelSpec = KERNEL, stacks: Sequence[str] = STACKS) -> Images:
     """The shared image cache with every part that the tests boot from; made under a lock, once for all workers."""
     archive = Archive(shared / "apt", find_mirror(), checked_keyring())
     images = Images(
@@ -93,7 +96,7 @@ def make_images(shared: Path, content: Path, kernel: KernelSpec = KERNEL) -> Ima
         tests=lambda: build_runner(content_dir("gpu_tests"), shared / "gpu_tests"),
     )
     with locked(shared / "e2e.lock", timeout=3600):
-        for stack in ("probe", "cpu-opencl", "intree"):
+        for stack in stacks:
             images.prepare("debian-13", stack, kernel, timeout=1800)
     return images
 
