@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from harness.drivers.build import Drivers
 from harness.errors import KdmatrixError
 from harness.images.builder import Images
 from harness.images.recipe import StackRecipe
-from harness.kernels.config import read_config
+from harness.kernels.config import parse_config, read_config
 from harness.knowledge.conditions import Subject
 from harness.model.cell import Cell, KernelIdentity
 
@@ -40,6 +42,16 @@ def subject_of(cell: Cell, images: Images, drivers: Drivers, facts: Mapping[str,
         config=_config(cell, identity, images, drivers),
         headers=headers,
     )
+
+
+def running_config(release: str) -> dict[str, str] | None:
+    """The configuration of this machine's own kernel, where it or its package tells; None where neither does."""
+    for path in (f"/boot/config-{release}", f"/lib/modules/{release}/config"):
+        with contextlib.suppress(OSError):
+            return read_config(Path(path))
+    with contextlib.suppress(OSError, EOFError):
+        return parse_config(gzip.decompress(Path("/proc/config.gz").read_bytes()).decode("utf-8", "replace"))
+    return None
 
 
 def _driver_version(recipe: StackRecipe, drivers: Drivers) -> str:

@@ -34,6 +34,11 @@ class Home:
         return self.root / "journal"
 
     @property
+    def own_tests(self) -> Path:
+        """The user's own compute tests, where they have put some: ``<name>/test.yaml``."""
+        return self.root / "tests"
+
+    @property
     def runs(self) -> Path:
         """Per-run working files and reports."""
         return self.root / "runs"
@@ -48,3 +53,11 @@ def default_home() -> Home:
         return Home(Path("/var/lib/kdmatrix"))
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Home(Path(state).expanduser() / "kdmatrix")
+
+
+def own_test_folders(home: Home) -> tuple[Path, ...]:
+    """Folders of the user's own tests: those of ``$KDMATRIX_TESTS``, colon-separated, else ``tests`` of the home."""
+    named = os.environ.get("KDMATRIX_TESTS")
+    if named:
+        return tuple(Path(folder).expanduser().absolute() for folder in named.split(os.pathsep) if folder)
+    return (home.own_tests,) if home.own_tests.is_dir() else ()

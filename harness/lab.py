@@ -13,7 +13,7 @@ from harness.content import content_dir
 from harness.drivers.build import Drivers
 from harness.drivers.roots import Roots
 from harness.errors import UserError
-from harness.home import Home, default_home
+from harness.home import Home, default_home, own_test_folders
 from harness.images.builder import Images
 from harness.images.recipe import Recipes
 from harness.images.toolchain import KernelToolchain
@@ -29,7 +29,7 @@ from harness.model.cell import Cell, InstalledKernel, KernelSpec, SourceKernel
 from harness.store.evidence import EvidenceStore
 from harness.store.store import Store
 from harness.suites.build import build_runner
-from harness.suites.manifest import TestSpec, load_tests
+from harness.suites.manifest import TestSpec, load_own_tests, load_tests
 from harness.suites.sycl import build_with_sycl
 
 
@@ -56,8 +56,9 @@ class Lab:
 
     @cached_property
     def tests(self) -> Mapping[str, TestSpec]:
-        """The compute tests by name."""
-        return load_tests(content_dir("gpu_tests"))
+        """The compute tests by name, the user's own among them."""
+        shipped = load_tests(content_dir("gpu_tests"))
+        return {**shipped, **load_own_tests(own_test_folders(self.home), shipped)}
 
     @cached_property
     def archive(self) -> Archive:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,21 +15,25 @@ from harness.devices.borrow import Lender
 from harness.devices.lending import Desk
 from harness.engine.controller import Controller, Listener
 from harness.engine.seam import local_engine, place_of
-from harness.errors import KdmatrixError
+from harness.errors import KdmatrixError, UserError
 from harness.images.builder import require_space
 from harness.journal import owner_alive
 from harness.lab import Lab, builds_at_a_time, host_facts
 from harness.ladder.cell import execute, make_parts
+from harness.ladder.held import held
+from harness.ladder.here import execute_here
 from harness.ladder.labbox import execute_on_box
 from harness.ladder.workshop import Workshop, emulation_factor
 from harness.machines.acceleration import Acceleration, cannot_open, prove
+from harness.machines.guest import Guest
 from harness.machines.hypervisor import Hypervisor
 from harness.model.cell import Cell
+from harness.model.machine import LabBox, ThisMachine
 from harness.model.matrix import Limits
 from harness.model.outcome import Outcome
 from harness.model.records import Attempt
 from harness.model.stage import LADDER, Stage
-from harness.store.run import Planned, RunState
+from harness.store.run import RunState
 from harness.store.store import Store
 
 _SPACE = 6_000_000_000
@@ -96,7 +100,7 @@ def carry_out(
         if LADDER.index(until) < LADDER.index(Stage.BOOT):
             slots = min(builds_at_a_time(), len(planned))
         elif in_vms:
-            _open_hypervisor(shop, stack, lab, in_vms, interrupt, warn)
+            _open_hypervisor(shop, stack, lab, [item.cell for item in in_vms], interrupt, warn)
             slots = min(slots_for(limits, shop.accelerator), len(in_vms))
         else:
             slots = 0
@@ -121,9 +125,42 @@ def carry_out(
     return attempts
 
 
+@contextmanager
+def hold(lab: Lab, cell: Cell, limits: Limits, warn: Callable[[str], None]) -> Iterator[tuple[Guest, float]]:
+    """Boot one cell outside of any run, load its stack, and hand out its guest until the block ends; nothing is stored.
+
+    With the guest comes the factor on every time-out in it.
+
+    Raises:
+        NotHeld: a rung up to ``load`` did not pass.
+        UserError: the cell is one of a lab box.
+        InfraError: this host cannot run VMs at all.
+    """
+    if cell.machine is not None:
+        raise UserError(f"{cell.id}: a lab box is not held for tests; name a cell of a VM")
+    undo_orphans(lab)
+    run_id, interrupt = "held", Interrupt()
+    with ExitStack() as stack:
+        shop = _workshop(lab, run_id, limits, Listener(), interrupt, Stage.LOAD)
+        _open_hypervisor(shop, stack, lab, [cell], interrupt, warn)
+        shop.desk = Desk(Lender(), shop.journal)
+        yield stack.enter_context(held(cell, shop)), shop.scale
+    _remove_empty(lab.home.runs / run_id / "work")
+
+
 def _executor(shop: Workshop) -> Callable[[Cell, int], Attempt]:
-    """What executes a cell: in a VM of this host, or on its lab box."""
-    return lambda cell, number: (execute if cell.machine is None else execute_on_box)(cell, number, shop)
+    """What executes a cell: in a VM of this host, on its lab box, or on this host itself."""
+
+    def work(cell: Cell, number: int) -> Attempt:
+        match cell.machine:
+            case None:
+                return execute(cell, number, shop)
+            case LabBox():
+                return execute_on_box(cell, number, shop)
+            case ThisMachine():
+                return execute_here(cell, number, shop)
+
+    return work
 
 
 def _workshop(
@@ -153,25 +190,25 @@ def _open_hypervisor(
     shop: Workshop,
     stack: ExitStack,
     lab: Lab,
-    planned: Sequence[Planned],
+    cells: Sequence[Cell],
     interrupt: Interrupt,
     warn: Callable[[str], None],
 ) -> None:
     hypervisor = shop.hypervisor = stack.enter_context(Hypervisor.connect(lab.home.root / "libvirt"))
     interrupt.actions.append(hypervisor.destroy_all_of_this_process)
-    acceleration = _acceleration(lab, planned)
+    acceleration = _acceleration(lab, cells)
     if acceleration.accelerator == "qemu":
         warn(f"no hardware acceleration ({acceleration.reason}): VMs are emulated, which is slow but complete")
     shop.accelerator = acceleration.accelerator
     shop.host_facts = {**shop.host_facts, **hypervisor.versions, "host.acceleration": acceleration.reason}
 
 
-def _acceleration(lab: Lab, planned: Sequence[Planned]) -> Acceleration:
+def _acceleration(lab: Lab, cells: Sequence[Cell]) -> Acceleration:
     """Prove KVM with the first kernel of the plan that can be had; without any, nothing will boot anyway."""
     unusable = cannot_open()
     if unusable and not os.environ.get("KDMATRIX_ACCELERATOR"):
         return Acceleration("qemu", unusable)
-    for cell in {item.cell.kernel: item.cell for item in planned}.values():
+    for cell in {cell.kernel: cell for cell in cells}.values():
         try:
             kernel = lab.images.boot_kernel(cell.kernel)
         except KdmatrixError:

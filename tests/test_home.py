@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.home import Home, default_home
+from harness.home import Home, default_home, own_test_folders
 
 
 def test_every_directory_is_below_the_root(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    places = [home.database, home.evidence, home.cache, home.journal, home.runs]
+    places = [home.database, home.evidence, home.cache, home.journal, home.own_tests, home.runs]
     assert all(place.parent == tmp_path for place in places)
-    assert len(set(places)) == 5
+    assert len(set(places)) == 6
     assert list(tmp_path.iterdir()) == []
 
 
@@ -45,3 +45,16 @@ def test_a_relative_name_does_not_follow_the_working_directory(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDMATRIX_HOME", "here")
     assert default_home().root == tmp_path / "here"
+
+
+def test_own_tests_lie_in_the_home_unless_other_places_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    monkeypatch.delenv("KDMATRIX_TESTS", raising=False)
+    assert own_test_folders(home) == ()
+    home.own_tests.mkdir()
+    assert own_test_folders(home) == (home.own_tests,)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("KDMATRIX_TESTS", "~/a::/b")
+    assert own_test_folders(home) == (Path("/home/me/a"), Path("/b"))

@@ -32,6 +32,14 @@ def test_opening_a_lab_writes_nothing_and_its_store_is_made_when_asked_for(lab: 
     assert lab.home.database.is_file()
 
 
+def test_tests_of_the_users_own_stand_beside_the_shipped_ones(lab: Lab) -> None:
+    folder = lab.home.own_tests / "mine"
+    folder.mkdir(parents=True)
+    (folder / "test.yaml").write_text("{schema: 1, name: mine, title: Mine, stage: compute, run: ['true'], timeout: 9}")
+    assert {"mine", "enumerate"} <= set(lab.tests)
+    assert "mine" in lab.known().tests
+
+
 @pytest.mark.parametrize(
     ("one", "reason"),
     [

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.errors import InfraError
+from harness.suites.build import build_runner
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = "harness/_data"
@@ -35,9 +37,9 @@ class Installed:
     bin: Path
     elsewhere: Path
 
-    def run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, program: str, *words: str, home: str = "home") -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KDMATRIX_", "PYTHON"))}
-        env = {**kept, "KDMATRIX_HOME": str(self.elsewhere / "home"), "COLUMNS": "100"}
+        env = {**kept, "KDMATRIX_HOME": str(self.elsewhere / home), "COLUMNS": "100"}
         return sh(self.bin / program, *words, cwd=self.elsewhere, env=env)
 
     def python(self, code: str) -> str:
@@ -158,8 +160,25 @@ def test_the_version_is_that_of_the_checkout(installed: Installed) -> None:
     assert installed.run("kdmatrix", "--version").stdout.strip() == f"kdmatrix {harness.__version__}"
 
 
+def test_this_machine_is_tested_from_the_installed_package(installed: Installed, shared_cache: Path) -> None:
+    try:
+        build_runner(ROOT / "gpu_tests", shared_cache / "gpu_tests")
+    except InfraError as error:
+        pytest.skip(str(error))
+    # The same sources: what was built of the checkout is what the package would build.
+    cache = installed.elsewhere / "here" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "gpu_tests").symlink_to(shared_cache / "gpu_tests")
+    done = installed.run("kdmatrix", "run", "--here", "--test", "enumerate", home="here")
+    if done.returncode == 3:
+        assert "no driver of this machine offers anything to compute on" in done.stderr
+    else:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 PASS" in done.stdout
+
+
 def test_the_store_finds_its_migrations(installed: Installed) -> None:
-    done = installed.run("kdmatrix", "runs")
+    done = installed.run("kdmatrix", "runs", home="new")
     assert done.returncode == 0, done.stderr
     assert "no run yet" in done.stdout
 

@@ -107,14 +107,31 @@ bool Context::artefact(const std::string &file, const CodeTarget &target, std::s
     return slurp(options.artefacts + "/" + target.directory + "/" + file + "." + target.extension, code);
 }
 
+Absence Context::absence(const std::string &file, const CodeTarget &target) const {
+    std::ifstream lines(options.artefacts + "/absent.tsv");
+    for (std::string line; std::getline(lines, line);) {
+        const std::size_t one = line.find('\t'), two = one == std::string::npos ? one : line.find('\t', one + 1);
+        if (two == std::string::npos) continue;
+        const std::string of = line.substr(0, one), kernel = line.substr(one + 1, two - one - 1);
+        if ((of != "*" && of != target.directory) || (kernel != "*" && kernel != file)) continue;
+        return {line.substr(two + 1), of != "*"};
+    }
+    return {};
+}
+
 Handle Context::module(const std::string &file) {
     phase("load device code");
-    std::string refusals;
+    std::string refusals, lacking;
+    bool refused = false;
     for (const CodeTarget &target : backend.targets()) {
         if (!options.form.empty() && options.form != target.name) continue;
         std::string code;
-        if (target.form == Form::kSource) code = source(file);
-        else if (!artefact(file, target, code)) continue;
+        if (target.form == Form::kSource) {
+            code = source(file);
+        } else if (!artefact(file, target, code)) {
+            if (lacking.empty()) lacking = absence(file, target).why;
+            continue;
+        }
         try {
             const Handle module = backend.module(target.form, code);
             code_form_ = target.name;
@@ -124,11 +141,14 @@ Handle Context::module(const std::string &file) {
         } catch (const ApiFailure &e) {
             // The next form may still do: then this is what the module_load test is for.
             refusals += "; " + target.name + ": " + e.what();
+            refused = true;
         }
     }
     const std::string what = options.form.empty() ? "no form of the device code loads" : "no " + options.form + " loads";
-    if (refusals.empty()) throw Inapplicable(what + ": none is at hand for this device");
-    throw ApiFailure(what + refusals, Cause::kBadImage);
+    if (refused) throw ApiFailure(what + refusals, Cause::kBadImage);
+    // Nobody refused anything: what is missing is our artefacts and the guest's compiler.
+    if (!lacking.empty()) refusals += "; artefacts: " + lacking;
+    throw Inapplicable(what + ": none is at hand for this device" + refusals);
 }
 
 std::string Context::argument(const std::string &key) const {

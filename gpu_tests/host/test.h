@@ -37,6 +37,12 @@ struct Roof {
     double at_clock = 0.0;     // the same at the clock that the device ran at; 0: not known
 };
 
+/// Why an artefact did not come along; empty: nobody said. `named`: it was said of this target, not of all.
+struct Absence {
+    std::string why;
+    bool named = false;
+};
+
 class Context {
   public:
     Context(Backend &backend, Writer &writer, const Options &options)
@@ -62,6 +68,7 @@ class Context {
     std::string source(const std::string &file) const;
     /// The bytes of the artefact of one kernel file for a target; false when there is none.
     bool artefact(const std::string &file, const CodeTarget &target, std::string &code) const;
+    Absence absence(const std::string &file, const CodeTarget &target) const;
     /// Load one kernel file in the first form that is at hand and that the driver takes, or in the form that the
     /// options ask for. The form is reported with the result. A driver that refuses every form: ApiFailure.
     Handle module(const std::string &file);

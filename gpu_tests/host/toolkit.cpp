@@ -140,6 +140,8 @@ std::string toolkit_compile(const std::string &program, const CodeTarget &target
     if (name == "nvcc") {
         words = {program, "-cubin", "-arch=" + architecture, "-o", "code.bin", file};
     } else if (name == "hipcc") {
+        // Where nvcc is on PATH as well, hipcc would call that.
+        ::setenv("HIP_PLATFORM", "amd", 0);
         words = {program, "--genco", "--offload-arch=" + architecture, "-x", "hip", "-o", "code.bin", file};
     } else {
         words = {program, "compile", "-file", file, "-device", architecture, "-options", "-cl-std=CL1.2",

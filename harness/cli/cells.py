@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from harness.machines.ssh import KeyPair
 from harness.machines.vm import BootFailure, BootRequest, boot
 from harness.model.cell import Cell
 from harness.model.records import Attempt
+from harness.model.select import pick_cell
 from harness.store.run import StoredRun
 from harness.store.store import Store
 
@@ -160,24 +160,11 @@ def _cell(lab: Lab, store: Store, run_id: str | None, wanted: str) -> Cell:
         stored = store.load_run(run_id or latest(store))
         if run_id or any(wanted in cell.id for cell in stored.cells):
             return _find(stored, wanted)
-    return _pick(choose(lab, None, preset=None, expression=None).cells, wanted)
+    return pick_cell(choose(lab, None, preset=None, expression=None).cells, wanted)
 
 
 def _find(stored: StoredRun, wanted: str) -> Cell:
-    return _pick(stored.cells, wanted)
-
-
-def _pick(cells: tuple[Cell, ...], wanted: str) -> Cell:
-    exact = [cell for cell in cells if cell.id == wanted]
-    found = exact or [cell for cell in cells if wanted in cell.id]
-    if len(found) == 1:
-        return found[0]
-    ids = [cell.id for cell in found or cells]
-    if found:
-        raise UserError(f"{wanted!r} is part of {len(found)} cells: {', '.join(ids[:8])}")
-    near = difflib.get_close_matches(wanted, ids, 1, 0.4)
-    hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(ids[:8])}"
-    raise UserError(f"no cell is called {wanted!r}{hint}")
+    return pick_cell(stored.cells, wanted)
 
 
 def _attempt(stored: StoredRun, cell_id: str, number: int | None) -> Attempt:

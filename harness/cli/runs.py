@@ -16,6 +16,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.here import HereOptions, begin_here
 from harness.cli.longterm import longterm_warnings
 from harness.cli.output import BAD_INPUT, NOTHING_RAN, OK, err, fail, out, reported, say, show_json, warn
 from harness.devices.borrow import Lender
@@ -24,6 +25,7 @@ from harness.errors import UserError
 from harness.lab import Lab, host_facts
 from harness.matrix import MatrixError, units
 from harness.model.cell import LeftOut
+from harness.model.machine import ThisMachine
 from harness.model.matrix import Limits
 from harness.model.stage import LADDER, Stage
 from harness.planning import PlannedCell, Selection, choose, look_ahead
@@ -67,15 +69,53 @@ def run(
         ),
     ] = None,
     vms: Annotated[int | None, typer.Option("--vms", min=1, help="VMs at a time.", show_default=False)] = None,
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="Test the kernel and drivers that this machine runs, without a VM or a matrix."),
+    ] = False,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backend",
+            metavar="NAME",
+            help="With --here: test this compute API (opencl, cuda, hip, …), may be repeated; all that answer, when "
+            "not given.",
+            show_default=False,
+        ),
+    ] = None,
+    tier: Annotated[
+        int | None,
+        typer.Option(
+            "--tier",
+            min=1,
+            max=3,
+            help="With --here: run the tests up to this tier; 1 when not given, 3 may take the driver down.",
+            show_default=False,
+        ),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--test", metavar="NAME", help="With --here: run only this test, may be repeated.", show_default=False
+        ),
+    ] = None,
     report_dir: Annotated[
         Path | None, typer.Option("--report", help="Directory for the HTML report.", show_default=False)
     ] = None,
 ) -> None:
-    """Execute a matrix and write its report."""
+    """Execute a matrix, or with --here test this very machine, and write the report."""
     lab = Lab.open()
     forced = _forced(force_device or ())
+    asked = HereOptions(tuple(backend or ()), tier, tuple(test or ()))
+    if here:
+        asked.alone(matrix=matrix, preset=preset, resume=resume, vms=vms, force_device=force_device)
+    elif asked.given:
+        raise UserError(f"{asked.given} goes with --here; a matrix file says which tests and stacks")
     with lab.store() as store:
-        if resume:
+        if here:
+            run_id = begin_here(lab, store, asked, keyword, until, dry_run=dry_run)
+            limits = Limits()
+        elif resume:
             if matrix or preset or keyword or forced:
                 raise UserError(
                     "--resume goes on with a run's own plan: leave matrix, --preset, -k and --force-device out"
@@ -255,6 +295,8 @@ def _carry_out(lab: Lab, store: Store, run_id: str, limits: Limits, until: Stage
         if earlier:
             usual[cell.id] = sum(stage.seconds for stage in earlier[-1].stages)
     what = "boots" if LADDER.index(until) >= LADDER.index(Stage.BOOT) else "builds"
+    if all(isinstance(cell.machine, ThisMachine) for cell in stored.cells):
+        what = "cells"
     say(f"run {run_id}: {total} {what} to make, {len(stored.left_out)} combinations left out")
     interrupt = Interrupt()
     with RunView(out, total, usual) as view, _signals(interrupt, view):

@@ -79,6 +79,7 @@ def _read(path: Path) -> PciFunction:
         vfs=_virtual_functions(path),
         physical=_address_of(path / "physfn"),
         mdev_types=_mdev_types(path),
+        driver_version=sysfs.text(path / "driver" / "module" / "version")[:64],
     )
 
 

@@ -52,8 +52,8 @@ def _execute(name: str, cell: Cell, number: int) -> Attempt:
 
 
 def place_of(cell: Cell) -> str:
-    """What a cell takes a share of while it runs: a lab box, by its address, or a device of this host's VMs."""
-    return f"box:{cell.machine.host}:{cell.machine.port}" if cell.machine is not None else f"vm:{cell.device}"
+    """What a cell takes a share of while it runs: a machine that is there already, or a device of this host's VMs."""
+    return cell.machine.place if cell.machine is not None else f"vm:{cell.device}"
 
 
 class DaskEngine:
@@ -101,7 +101,7 @@ def local_engine(
     """An engine in this process: one worker with a thread per slot, and nothing that listens to the network.
 
     ``devices`` says how many cells of each device may run at a time; those without a device have all slots. ``boxes``
-    are the places of lab boxes, each of which executes one cell at a time, beside the slots.
+    are the places of lab boxes and of this machine, each of which executes one cell at a time, beside the slots.
     """
     import dask
     from distributed import Client, LocalCluster

@@ -25,6 +25,7 @@ from harness.model.cell import (
     KojiKernel,
     PackagesKernel,
     RpmKernel,
+    RunningKernel,
     SourceKernel,
     TreeKernel,
     UbuntuKernel,
@@ -91,6 +92,10 @@ def source_for(
         case InstalledKernel():
             raise KernelUnavailable(
                 f"kernel {spec.name} ({origin.pattern}) is installed on lab boxes; only they have it"
+            )
+        case RunningKernel():
+            raise KernelUnavailable(
+                f"kernel {spec.name} is the one that a machine runs; it is nothing to boot a VM with"
             )
     if places is None:
         raise InfraError(f"kernel {spec.name}: there is no place for what is downloaded")

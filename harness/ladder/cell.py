@@ -86,6 +86,8 @@ class Ladder:
         self.lent = Lent()
         self.predictions: tuple[Prediction, ...] = ()
         self.tests_dir = GUEST_DIR
+        self.tests_device = ""
+        """What the compute tests are told to open; empty where they choose."""
         self.addresses: tuple[str, ...] | None = None
         """Where the cell's devices are, when it is not a VM in which all that was handed in is the cell's."""
         self.debugging = ""
@@ -238,17 +240,11 @@ class Ladder:
         return rung
 
     def _climb_in(self, guest: Guest, stack: StackRecipe, packages: tuple[str, ...]) -> None:
-        cell, scale = self.cell, self.shop.scale
-        tests = pick_tests(self.shop.tests, cell.tests)
-        limit = cell.timeouts.test * scale
+        scale = self.shop.scale
+        limit = self.cell.timeouts.test * scale
         if self._wanted(Stage.LOAD):
             self._rung(Stage.LOAD, lambda: self._load(guest, stack, packages, limit))
-        watch = watch_over(guest, stack, scale, self.tests_dir)
-        calm = [test for test in tests if test.tier < LAST_TIER]
-        for stage in STAGES:
-            if self._alive and self._wanted(stage):
-                self._rung(stage, partial(self._compute, watch, stack, calm, stage, limit))
-        self._last_of_all(watch, stack, [test for test in tests if test.tier == LAST_TIER], limit)
+        self._run_tests(stack, watch_over(guest, stack, scale, self.tests_dir))
         if self._alive and self._wanted(Stage.UNLOAD):
             self._rung(Stage.UNLOAD, lambda: self._unload(guest))
 
@@ -260,13 +256,22 @@ class Ladder:
             rung.files["packages.txt"] = guest.must(packages, timeout=60 * self.shop.scale).encode()
         return rung
 
+    def _run_tests(self, stack: StackRecipe, watch: TestWatch) -> None:
+        """Climb the rungs of the compute tests."""
+        tests = pick_tests(self.shop.tests, self.cell.tests)
+        limit = self.cell.timeouts.test * self.shop.scale
+        calm = [test for test in tests if test.tier < LAST_TIER]
+        for stage in STAGES:
+            if self._alive and self._wanted(stage):
+                self._rung(stage, partial(self._compute, watch, stack, calm, stage, limit))
+        self._last_of_all(watch, stack, [test for test in tests if test.tier == LAST_TIER], limit)
+
     def _last_of_all(self, watch: TestWatch, stack: StackRecipe, tests: list[TestSpec], limit: float) -> None:
         """Run the tests after which the driver or the machine may be gone; each belongs to its rung all the same."""
         for stage in STAGES:
             own = [test for test in tests if test.stage is stage]
             if own and self._alive and self._wanted(stage) and not self._excused(stage):
-                scale, where = self.shop.scale, self.tests_dir
-                self._rung(stage, partial(rungs.compute, watch, stack, own, stage, limit, scale, where))
+                self._rung(stage, partial(self._run, watch, stack, own, stage, limit))
                 last = self.stages.pop()
                 index = next(place for place, result in enumerate(self.stages) if result.stage is stage)
                 self.stages[index] = merged(self.stages[index], last)
@@ -279,11 +284,15 @@ class Ladder:
         checked, _ = rungs.run_steps(watch.guest, steps, stage, limit, self.shop.scale)
         if any(result.outcome in DECIDING for result in checked):
             return rungs.from_tests(checked, "")
-        rung = rungs.compute(watch, stack, tests, stage, limit, self.shop.scale, self.tests_dir)
+        rung = self._run(watch, stack, tests, stage, limit)
         rung.tests = [*checked, *rung.tests]
         if checked and rung.outcome is Outcome.SKIP:
             rung.outcome, rung.reason = Outcome.PASS, ""  # what the stack itself wanted verified did hold
         return rung
+
+    def _run(self, watch: TestWatch, stack: StackRecipe, tests: list[TestSpec], stage: Stage, limit: float) -> Rung:
+        scale, where, device = self.shop.scale, self.tests_dir, self.tests_device
+        return rungs.compute(watch, stack, tests, stage, limit, scale, where, device)
 
     def _excused(self, stage: Stage) -> str:
         """Why no compute test of a rung is to run here, if so."""

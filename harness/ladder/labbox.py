@@ -28,6 +28,7 @@ from harness.machines.labbox.oneshot import one_shot
 from harness.machines.labbox.remains import Remains, remains
 from harness.machines.labbox.remote import Remote
 from harness.model.cell import Cell, InstalledKernel
+from harness.model.machine import LabBox
 from harness.model.outcome import Outcome
 from harness.model.records import Attempt, TestResult
 from harness.model.stage import Stage
@@ -53,7 +54,7 @@ def execute_on_box(cell: Cell, number: int, shop: Workshop) -> Attempt:
 class _BoxLadder(Ladder):
     def __init__(self, cell: Cell, number: int, shop: Workshop) -> None:
         super().__init__(cell, number, shop)
-        assert cell.machine is not None
+        assert isinstance(cell.machine, LabBox)
         assert isinstance(cell.kernel.source, InstalledKernel)
         self.box = cell.machine
         self.wanted = cell.kernel.source

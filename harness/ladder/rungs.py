@@ -17,7 +17,7 @@ from harness.model.outcome import DECIDING, Outcome, summarise
 from harness.model.records import TestResult
 from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec
-from harness.suites.run import GUEST_DIR, LEFT_OUT, run_test
+from harness.suites.run import GUEST_DIR, LEFT_OUT, NO_API, run_test
 
 
 @dataclass(slots=True)
@@ -117,12 +117,15 @@ def compute(
     timeout: float,
     scale: float,
     tests_dir: str = GUEST_DIR,
+    device: str = "",
 ) -> Rung:
     """Run the compute tests of one rung on every backend of the stack, each in a process of its own and under watch."""
-    if not stack.backends:
-        return Rung(Outcome.SKIP, stack.no_compute or "the stack offers no compute API without a device")
     wanted = [test for test in tests if test.stage is stage]
     nothing = f"no test of the matrix stands on the {stage} rung"
+    if not stack.backends:
+        # A program of the user's own may need no compute API: a test of the kernel's graphics interface does not.
+        wanted = [test for test in wanted if test.runs_on(NO_API)]
+        nothing = stack.no_compute or "the stack offers no compute API without a device"
     if not wanted:
         return Rung(Outcome.SKIP, nothing)
     results: list[TestResult] = []
@@ -131,10 +134,10 @@ def compute(
     if before:
         results.append(TestResult("before the tests", stage, Outcome.FAIL, before))
     # Tier by tier, whatever the backend: what may take the driver down comes after all that wants it whole.
-    for test, backend in sorted(product(wanted, stack.backends), key=lambda pair: pair[0].tier):
+    for test, backend in sorted(product(wanted, stack.backends or (NO_API,)), key=lambda pair: pair[0].tier):
         limit = min(timeout, test.timeout * scale)
-        found, raw = run_test(watch.guest, test, backend=backend, timeout=limit, gpu_tests_dir=tests_dir)
-        if backend in test.backends:
+        found, raw = run_test(watch.guest, test, backend=backend, timeout=limit, gpu_tests_dir=tests_dir, device=device)
+        if test.runs_on(backend):
             found = [_as_promised(result, stack, backend) for result in found]
             found, log, lost = _watched(watch, test, backend, found)
             raw += b"\n--- the kernel meanwhile ---\n" + log + b"\n" if log else b""
@@ -165,11 +168,14 @@ def _watched(
 
 
 def _as_promised(result: TestResult, stack: StackRecipe, backend: str) -> TestResult:
-    """Hold a result against what the stack's recipe promises: its compute API, and what computes."""
+    """Hold a result against what the stack's recipe promises: its compute API, and what computes.
+
+    A program of the user's own that does not say what it computed on (kind ``none``) promises nothing.
+    """
     if result.stage is Stage.ENUMERATE and result.outcome is Outcome.SKIP and LEFT_OUT not in result.details:
         reason = f"the stack promises {backend}, which the guest does not offer: {result.reason}"
         return replace(result, outcome=Outcome.FAIL, reason=reason)
-    if result.outcome is Outcome.PASS and result.kind != stack.kind:
+    if result.outcome is Outcome.PASS and result.kind not in (stack.kind, "none"):
         reason = f"the test computed on {result.kind}, the stack promises {stack.kind}"
         return replace(result, outcome=Outcome.FAIL, reason=reason)
     return result

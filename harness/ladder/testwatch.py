@@ -226,6 +226,8 @@ class TestWatch:
     def _full(self, since: str) -> str:
         """Whether the disk is full, and since when."""
         full = self.guest.last.full_disk
+        if full and self.shared:
+            full = "this machine's root file system has no space left"
         if not full:
             self._full_since = ""
         elif not self._full_since:

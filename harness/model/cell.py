@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.model.device import DeviceRequest
-from harness.model.machine import LabBox
+from harness.model.machine import LabBox, ThisMachine
 
 
 class Series(StrEnum):
@@ -111,8 +111,24 @@ class InstalledKernel:
     """Identifier of the boot entry, where several boot that kernel."""
 
 
+@dataclass(frozen=True, slots=True)
+class RunningKernel:
+    """The kernel that this very machine runs."""
+
+    running: str
+    """What ``uname -r`` prints."""
+
+
 KernelOrigin = (
-    DebianKernel | TreeKernel | RpmKernel | KojiKernel | UbuntuKernel | PackagesKernel | SourceKernel | InstalledKernel
+    DebianKernel
+    | TreeKernel
+    | RpmKernel
+    | KojiKernel
+    | UbuntuKernel
+    | PackagesKernel
+    | SourceKernel
+    | InstalledKernel
+    | RunningKernel
 )
 
 
@@ -174,12 +190,12 @@ class Cell:
     timeouts: Timeouts = field(default_factory=Timeouts)
     request: DeviceRequest | None = None
     """What is passed through; None where nothing is."""
-    machine: LabBox | None = None
-    """The lab box that it is executed on; None for a VM of this host."""
+    machine: LabBox | ThisMachine | None = None
+    """The machine that it is executed on: a lab box, or this host itself; None for a VM of this host."""
 
     @property
     def place(self) -> str:
-        """What the guests axis calls it: the lab box, or the guest of a VM."""
+        """What the guests axis calls it: the lab box, ``here``, or the guest of a VM."""
         return self.machine.name if self.machine is not None else self.guest
 
     @property

@@ -87,6 +87,8 @@ class PciFunction:
     physical: str = ""
     """Address of the physical function, for a virtual one."""
     mdev_types: tuple[MdevType, ...] = ()
+    driver_version: str = ""
+    """What the driver's module says of itself; empty where it says nothing, as modules of the kernel's own do."""
 
     @property
     def is_gpu(self) -> bool:

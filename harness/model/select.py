@@ -13,6 +13,7 @@ whose id contains it, whatever the case.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -154,3 +155,21 @@ def _visible(text: str) -> str:
 
 def _wrong(expression: str, at: int, message: str) -> UserError:
     return UserError(f"-k: column {at + 1}: {message}\n  {_visible(expression)}\n  {' ' * at}^")
+
+
+def pick_cell(cells: Sequence[Cell], wanted: str) -> Cell:
+    """Return the cell whose id is ``wanted``, or the only one whose id contains it.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    exact = [cell for cell in cells if cell.id == wanted]
+    found = exact or [cell for cell in cells if wanted in cell.id]
+    if len(found) == 1:
+        return found[0]
+    ids = [cell.id for cell in found or cells]
+    if found:
+        raise UserError(f"{wanted!r} is part of {len(found)} cells: {', '.join(ids[:8])}")
+    near = difflib.get_close_matches(wanted, ids, 1, 0.4)
+    hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(ids[:8])}"
+    raise UserError(f"no cell is called {wanted!r}{hint}")

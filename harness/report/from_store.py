@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.model.machine import HERE
 from harness.model.records import Attempt
 from harness.report.data import ReportInput, RunInfo
 from harness.report.write import write_report
@@ -38,6 +39,10 @@ def publish(run: StoredRun, evidence: EvidenceStore, into: Path) -> Path:
 
 
 def _repro(attempt: Attempt) -> str:
+    place, _, stack, device = [*attempt.cell_id.split("/", 3), "", "", ""][:4]
+    if place == HERE:  # it is repeated where it ran; there is no VM to be made of it
+        which = f" -k {device}" if device != "none" else ""
+        return f"kdmatrix run --here --backend {stack}{which}"
     return f"kdmatrix repro {attempt.cell_id} --run {attempt.run_id} --attempt {attempt.number}"
 
 

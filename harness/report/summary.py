@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.model.machine import HERE
 from harness.model.stage import LADDER, Stage
 from harness.report.data import RunInfo
 from harness.report.text import page_text, percent
@@ -113,9 +114,12 @@ def _lead(run: RunInfo, cells: Sequence[CellView], counts: Counter[State]) -> tu
     stacks = len({cell.stack for cell in planned})
     guests = len({cell.guest for cell in planned})
     devices = len({cell.device for cell in planned} - {"none", ""})
+    here = bool(planned) and all(cell.guest == HERE for cell in planned)
+    what = "device" if here else "passed-through device"
+    place = "this machine" if here else count_of(guests, "guest")
     lines = [
-        f"{count_of(kernels, 'kernel')} × {count_of(stacks, 'driver stack')} on {count_of(guests, 'guest')}, "
-        f"with {count_of(devices, 'passed-through device') if devices else 'no passed-through device'}: "
+        f"{count_of(kernels, 'kernel')} × {count_of(stacks, 'driver stack')} on {place}, "
+        f"with {count_of(devices, what) if devices else f'no {what}'}: "
         f"{count_of(len(planned), 'cell')} planned, {len(planned) - counts[State.NOT_RUN]:,} executed.",
     ]
     parts = [f"{number:,} {_COMPUTED[kind]}" for kind, number in _passes(cells).items()]
@@ -127,6 +131,9 @@ def _lead(run: RunInfo, cells: Sequence[CellView], counts: Counter[State]) -> tu
         verdict += f", {counts[State.MISS]:,} lost to host or lab trouble"
     accelerator = run.host.get("accelerator", "")
     where = f"VMs ran with {accelerator}." if accelerator else "Which accelerator the VMs ran with was not recorded."
+    without = [one.removeprefix("none: ") for one in accelerator.split(" / ") if one.startswith("none: ")]
+    if without and without == [one.removeprefix("none: ") for one in accelerator.split(" / ")]:
+        where = f"No VM ran: every cell was executed on {' or '.join(without)}."
     until = str(run.options.get("until", ""))
     if until in (Stage.IMAGE, Stage.BUILD):
         where = f"Nothing was booted: the run was to end with {until}."

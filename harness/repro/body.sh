@@ -177,6 +177,15 @@ step() { # SECONDS EXPRESSION LINE
     fi
 }
 
+own_test() { # SECONDS FOLDER LINE: a test of the user's own is a folder of this host and a command in a copy of it
+    [ -z "$refused" ] || return 0
+    [ -d "$2" ] || die 2 "$2 is not there: it holds a test of this cell"
+    tar -C "$2" -ch . >"$work/folder.tar" || die 2 "$2 cannot be read"
+    (exec_in_guest 300 root@127.0.0.1 'place=$(mktemp -d) && tar -x -C "$place" && printf %s "$place"') \
+        <"$work/folder.tar" >"$work/place" || die 4 "$2 could not be brought to the guest"
+    compute "$1" "cd $(cat "$work/place") && $3"
+}
+
 compute() { # SECONDS LINE
     [ -z "$refused" ] || return 0
     guest "$1" "$2"

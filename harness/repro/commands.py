@@ -10,7 +10,8 @@ from harness.ladder.loading import kernel_name
 from harness.model.cell import Cell
 from harness.model.stage import Stage
 from harness.suites.manifest import TestSpec
-from harness.suites.run import command
+from harness.suites.programs import environment
+from harness.suites.run import command, to_run
 
 _STAGES = (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT)
 
@@ -40,10 +41,14 @@ def _compute_steps(cell: Cell, stack: StackRecipe, tests: Sequence[TestSpec], sc
     lines = []
     for stage in _STAGES:
         lines += _steps((step for step in stack.verify if step.stage is stage), scale)
-        for backend in stack.backends:
-            for test in (test for test in tests if test.stage is stage and backend in test.backends):
-                limit = min(cell.timeouts.test, test.timeout) * scale
-                lines.append(f"compute {limit:.0f} {_remote(command(test, backend=backend, timeout=limit))}")
+        for backend, test in to_run(tests, stack.backends, stage):
+            limit = min(cell.timeouts.test, test.timeout) * scale
+            if test.program is not None:
+                argv = ["env", *environment(test, backend=backend, timeout=limit), *test.program.run]
+                lines.append(f"own_test {limit:.0f} {shlex.quote(str(test.program.folder))} {_remote(argv)}")
+            else:
+                argv = command(test, backend=backend, timeout=limit)
+                lines.append(f"compute {limit:.0f} {_remote(argv)}")
     return lines
 
 

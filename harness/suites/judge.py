@@ -24,10 +24,10 @@ MAX_DEVICES = 16
 MAX_METRICS = 64
 MAX_PARTS = 32
 
-_KINDS: tuple[str, ...] = get_args(Kind)
+KINDS: tuple[str, ...] = get_args(Kind)
 _DEVICE_TEXTS = ("name", "vendor", "driver", "api", "platform", "bdf", "uuid", "kind")
 _DEVICE_NUMBERS = ("mem_bytes", "compute_units")
-_COMPUTING = frozenset(_KINDS) - {"none"}
+_COMPUTING = frozenset(KINDS) - {"none"}
 _METRIC_NUMBERS = (
     *("wall_ratio", "frac_spec", "frac_at_clock", "sm_hz", "mem_hz", "temp_c", "power_w"),
     *("link_width", "link_gts", "bar_bytes"),
@@ -56,7 +56,7 @@ def judge(test: TestSpec, completed: Completed, wire: Wire, *, backend: str, tim
 def _decide(
     test: TestSpec, completed: Completed, wire: Wire, timeout: float
 ) -> tuple[Outcome, str, tuple[Metric, ...]]:
-    ended = _violent_end(completed, wire, timeout)
+    ended = violent_end(completed, wire, timeout)
     if ended is not None:
         return *ended, ()
     result = wire.of("result")[-1] if wire.of("result") else None
@@ -81,8 +81,8 @@ def _decide(
     return _passed(test, wire)
 
 
-def _violent_end(completed: Completed, wire: Wire, timeout: float) -> tuple[Outcome, str] | None:
-    """Judge an execution that did not come to its own end."""
+def violent_end(completed: Completed, wire: Wire, timeout: float) -> tuple[Outcome, str] | None:
+    """Judge an execution that did not come to its own end; None where it did."""
     if completed.lost:
         return Outcome.MISS, f"the connection to the machine broke{_last_heartbeat(wire)}"
     if completed.timed_out or completed.exit_status == EXIT_DEADLINE:
@@ -162,7 +162,7 @@ def _unattributed(wire: Wire) -> str:
             return f"a {record.ev} record does not say what computed (kind {kind[:40]!r})"
         if record.ev in ("metric", "check", "part", "result"):
             # Before a device is opened nothing computes, and there is nothing to say.
-            if kind not in _KINDS:
+            if kind not in KINDS:
                 return f"a {record.ev} record does not say what computed (kind {kind[:40]!r})"
             if kind not in devices | {"none"}:
                 return f"a {record.ev} record is about {kind}, and no such device was named"
@@ -224,7 +224,7 @@ def _kind(wire: Wire) -> Kind:
     """Return what computed: the kind of the result, or of the last device when there was no result."""
     for record in reversed(wire.records):
         kind = record.text("kind")
-        if record.ev in ("result", "device") and kind in _KINDS:
+        if record.ev in ("result", "device") and kind in KINDS:
             return cast(Kind, kind)
     return "none"
 

@@ -1,8 +1,9 @@
-"""Manifests of the compute tests: one ``gpu_tests/tests/<name>/test.yaml`` each."""
+"""Manifests of the compute tests: ``gpu_tests/tests/<name>/test.yaml``, or one in a folder of the user's own."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import Any, Literal, cast
 import yaml
 
 from harness.errors import UserError
+from harness.model.records import Kind
 from harness.model.stage import Stage
+from harness.suites.formats import FORMATS
 
 SCHEMA = 1
 STAGES = (Stage.ENUMERATE, Stage.COMPUTE, Stage.THROUGHPUT)
@@ -23,8 +26,14 @@ LAST_TIER = TIERS[-1]
 """Its tests run after all others of a cell, whatever their rung."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_REQUIRED = ("schema", "name", "title", "stage", "argv", "backends", "timeout")
+_COMMON = ("schema", "name", "title", "stage", "timeout")
+_REQUIRED = (*_COMMON, "argv", "backends")
 _OPTIONAL = ("budget", "tier", "expects", "metrics", "mutations")
+_OWN_REQUIRED = (*_COMMON, "run")
+_OWN_OPTIONAL = ("format", "output", "backends", "kind", "budget", "tier", "expects", "metrics")
+WIRE, EXIT = "wire", "exit"
+"""Formats beside those of ``harness.suites.formats``: our own records, and nothing but an exit status."""
+_KINDS: tuple[str, ...] = ("gpu", "cpu-runtime", "none")
 _METRIC_KEYS = ("name", "unit", "better")
 _METRIC_OPTIONAL = ("optional",)
 
@@ -38,6 +47,22 @@ class MetricSpec:
     better: Literal["higher", "lower"]
     optional: bool = False
     """Not every device has what it measures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a test of the user's own runs, instead of our runner."""
+
+    folder: Path
+    """Copied to the machine as it is; the program starts in the copy."""
+    run: tuple[str, ...]
+    """Argument vector; a first word such as ``./check`` lies in the folder."""
+    format: str
+    """``wire``, ``exit``, or one of ``harness.suites.formats``."""
+    output: str = ""
+    """File of the folder that the program writes its report to; empty where that is standard output."""
+    kind: Kind = "none"
+    """What the user says that it computes on; a program that says nothing itself can colour no GPU cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +89,12 @@ class TestSpec:
     """One of TIERS."""
     expects: tuple[str, ...] = ()
     """Regular expressions over kernel messages that this test provokes on purpose."""
+    program: Program | None = None
+    """Set where the test is the user's own."""
+
+    def runs_on(self, backend: str) -> bool:
+        """Whether the test is written for a compute API; a program that names none is run on each."""
+        return backend in self.backends or (self.program is not None and not self.backends)
 
 
 def load_tests(root: Path) -> dict[str, TestSpec]:
@@ -79,8 +110,32 @@ def load_tests(root: Path) -> dict[str, TestSpec]:
     specs = [_load(path) for path in sorted(folder.glob("*/test.yaml"))]
     if not specs:
         raise UserError(f"{folder}: holds no test (a test is <name>/test.yaml)")
-    specs.sort(key=lambda spec: (STAGES.index(spec.stage), spec.tier, spec.name))
+    specs.sort(key=_order)
     return {spec.name: spec for spec in specs}
+
+
+def _order(spec: TestSpec) -> tuple[int, int, str]:
+    return STAGES.index(spec.stage), spec.tier, spec.name
+
+
+def load_own_tests(folders: Iterable[Path], taken: Collection[str]) -> dict[str, TestSpec]:
+    """Read the user's own tests: in each folder, ``<name>/test.yaml`` with a key ``run``, in the order of the ladder.
+
+    Raises:
+        UserError: a folder is not there or holds no test, a manifest is wrong, or a name is in ``taken``.
+
+    """
+    specs: list[TestSpec] = []
+    for folder in folders:
+        paths = sorted(folder.glob("*/test.yaml"))
+        if not paths:
+            raise UserError(f"{folder}: holds no test (a test is <name>/test.yaml)")
+        for path in paths:
+            spec = _load(path)
+            if spec.name in {*taken, *(other.name for other in specs)}:
+                raise UserError(f"{path}: there is a compute test {spec.name!r} already; give this one another name")
+            specs.append(spec)
+    return {spec.name: spec for spec in sorted(specs, key=_order)}
 
 
 def pick_tests(tests: Mapping[str, TestSpec], names: Collection[str] = ()) -> list[TestSpec]:
@@ -112,21 +167,23 @@ def _load(path: Path) -> TestSpec:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     try:
-        return _spec(raw, path.parent.name)
+        return _spec(raw, path.parent)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _spec(raw: object, folder: str) -> TestSpec:
+def _spec(raw: object, folder: Path) -> TestSpec:
     """Check one manifest; ValueError says what is wrong with it."""
-    data = _mapping(raw, "the manifest", _REQUIRED, _OPTIONAL)
+    own = isinstance(raw, dict) and "run" in raw
+    required, optional = (_OWN_REQUIRED, _OWN_OPTIONAL) if own else (_REQUIRED, _OPTIONAL)
+    data = _mapping(raw, "the manifest", required, optional)
     if data["schema"] != SCHEMA:
         raise ValueError(f"schema {data['schema']!r} is not known, this version reads {SCHEMA}")
     name = _text(data, "name")
     if not _NAME.fullmatch(name):
         raise ValueError(f"name {name!r} must be lower-case letters, digits and '_', beginning with a letter")
-    if name != folder:
-        raise ValueError(f"name {name!r} must be that of the folder, {folder!r}")
+    if name != folder.name:
+        raise ValueError(f"name {name!r} must be that of the folder, {folder.name!r}")
     stage = _text(data, "stage")
     if stage not in STAGES:
         raise ValueError(f"stage {stage!r} is not one of a compute test{_nearest(stage, STAGES)}")
@@ -137,15 +194,41 @@ def _spec(raw: object, folder: str) -> TestSpec:
         name=name,
         title=_text(data, "title"),
         stage=Stage(stage),
-        argv=_texts(data, "argv"),
-        backends=_texts(data, "backends"),
+        argv=() if own else _texts(data, "argv"),
+        backends=_texts(data, "backends") if "backends" in data else (),
         timeout=_seconds(data, "timeout"),
         budget=_seconds(data, "budget") if "budget" in data else 3.0,
         metrics=metrics,
         mutations=_texts(data, "mutations") if "mutations" in data else (),
         tier=_tier(data["tier"]) if "tier" in data else 1,
         expects=_expects(data) if "expects" in data else (),
+        program=_program(data, folder) if own else None,
     )
+
+
+def _program(data: dict[str, Any], folder: Path) -> Program:
+    run = _texts(data, "run")
+    reads = data.get("format", EXIT)
+    known = (WIRE, EXIT, *FORMATS)
+    if reads not in known:
+        raise ValueError(f"format {reads!r} is not known{_nearest(str(reads), known)}")
+    if data.get("metrics") and reads != WIRE:
+        raise ValueError(f"metrics are promised by a test of the format {WIRE!r}, and this one has {reads!r}")
+    if run[0].startswith("./"):
+        program = folder / run[0]
+        if not program.is_file():
+            raise ValueError(f"run names {run[0]!r}, which does not lie in the folder")
+        if not os.access(program, os.X_OK):
+            raise ValueError(f"run names {run[0]!r}, which is not executable; chmod +x it")
+    output = data.get("output", "")
+    if not isinstance(output, str) or output.startswith("/") or ".." in output.split("/"):
+        raise ValueError(f"output must be a file of the folder, not {output!r}")
+    if output and reads in (WIRE, EXIT):
+        raise ValueError(f"output is read where a format is, and {reads!r} has no report")
+    kind = data.get("kind", "none")
+    if kind not in _KINDS:
+        raise ValueError(f"kind {kind!r} is not known{_nearest(str(kind), _KINDS)}")
+    return Program(folder.resolve(), run, reads, output, cast(Kind, kind))
 
 
 def _mapping(raw: object, what: str, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:

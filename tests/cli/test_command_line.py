@@ -220,3 +220,22 @@ def test_an_odd_home_is_refused_in_one_line(kdmatrix: Command, tmp_path: Path) -
     done = kdmatrix("runs", KDMATRIX_HOME=str(tmp_path / "file"))
     one_message(done, "KDMATRIX_HOME")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--here", "matrix.yaml"], "leave a matrix file out"),
+        (["--here", "--preset", "quick"], "leave --preset out"),
+        (["--here", "--resume"], "leave --resume out"),
+        (["--here", "--vms", "2"], "leave --vms out"),
+        (["--here", "--force-device", "0000:01:00.0"], "leave --force-device out"),
+        (["--here", "--test", "vecadd", "--tier", "2"], "leave --tier out"),
+        (["--here", "--test", "vecad"], "did you mean 'vecadd'"),
+        (["--backend", "opencl"], "--backend goes with --here"),
+        (["--tier", "2"], "--tier goes with --here"),
+        (["--test", "vecadd"], "--test goes with --here"),
+    ],
+)
+def test_what_does_not_go_with_this_machine_is_bad_usage(kdmatrix: Command, words: list[str], told: str) -> None:
+    one_message(kdmatrix("run", *words), told)

@@ -19,6 +19,7 @@ version: 1
 kernels: [{name: lts-6.12, series: longterm, debian: trixie}]
 guests: [debian-13]
 stacks: [cpu-opencl, intree]
+tests: [enumerate, vecadd, triad]
 include:
   - {stack: cpu-opencl, device: "0000:01:00.0"}
 presets:

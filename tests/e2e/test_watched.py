@@ -7,6 +7,7 @@ nobody can interrupt it, forget a reference. A wrapper around the runner asks it
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -57,7 +58,9 @@ cat >gtrun <<END
 #!/bin/sh
 if [ "\$2" = vecadd ]; then case $fault in
 full) dd if=/dev/zero of=/fill bs=1M 2>/dev/null ;;
-hang) setsid sh -c 'echo hang >/sys/module/planted/parameters/fault' >/dev/null 2>&1 </dev/null & ;;
+hang) setsid sh -c 'echo hang >/sys/module/planted/parameters/fault' >/dev/null 2>&1 </dev/null &
+    until grep -q ') D ' /proc/\$!/stat; do sleep 0.2; done
+    kill -KILL \$! ;;
 said) echo 'WARNING: CPU: 0 PID: 1 at a/program.c:1' >/dev/kmsg ;;
 none) : ;;
 *) echo $fault >/sys/module/planted/parameters/fault ;;
@@ -164,6 +167,8 @@ def test_what_the_kernel_said_and_where_a_process_hangs_lies_with_the_tests_outp
     hanging = made.evidence(attempts["hang"], "opencl-vecadd.txt")
     assert "State:\tD (disk sleep)" in hanging
     assert "plant+0x" in hanging
+    # It was killed, and SIGKILL waits for it to come out.
+    assert re.search(r"(?:SigPnd|ShdPnd):\t0*100\n", hanging)
 
 
 def test_a_disk_that_fills_under_a_test_says_nothing_of_the_product_and_is_told_with_that_test(
@@ -181,5 +186,11 @@ def test_the_run_tells_each_fault_in_one_line_and_the_report_has_them(planted: P
     made, ran, _ = planted
     assert ran.code == 1, ran.out + ran.err
     pages = made.report()
-    for words in ("planted: a warning", "nvidia complained", "hangs in the kernel", "1 references", "since vecadd ran"):
+    for words in (
+        "the kernel complained: WARNING: ",
+        "nvidia complained",
+        "hangs in the kernel",
+        "1 references",
+        "since vecadd ran",
+    ):
         assert words in pages or words in ran.err, words

@@ -361,6 +361,12 @@ def test_a_lost_connection_that_comes_back_leaves_the_watch_standing() -> None:
     assert rung.tests[0].details["kernel"] == "clean"
 
 
+def test_a_full_disk_of_this_machine_is_not_called_a_guests() -> None:
+    results = run({"two": lambda shell: setattr(shell, "disk", "0 131072 4096")}, shared=True)
+    full = "this machine's root file system has no space left, since two ran"
+    assert results["two"].details["kernel.disk"] == full
+
+
 def test_a_disk_that_was_full_before_the_tests_is_no_tests_doing() -> None:
     shell = FakeShell(disk="0 131072 4096")
     result = run({"one": lambda _shell: said("no record\n", 1)}, shell)["one"]

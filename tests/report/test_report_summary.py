@@ -21,6 +21,18 @@ def test_the_lead_says_what_ran_where_and_what_computed() -> None:
     assert "tcg (emulation)" in lead
 
 
+def test_a_run_of_this_machine_speaks_of_no_guest_and_no_vm() -> None:
+    shown = [replace(cell, guest="here", device="0000:01:00.0") for cell in views(small_run()[0], lambda _: True)[:2]]
+    lead = summarise_run(replace(RUN, host={"accelerator": "none: this machine"}), shown).lead
+    assert lead[0].startswith("1 kernel × 2 driver stacks on this machine, with 1 device: 2 cells planned")
+    assert lead[-1] == "No VM ran: every cell was executed on this machine."
+
+
+def test_a_run_on_boxes_and_in_vms_says_both() -> None:
+    lead = summary_of(replace(RUN, host={"accelerator": "KVM / none: a lab box"})).lead[-1]
+    assert lead == "VMs ran with KVM / none: a lab box."
+
+
 def test_an_accelerator_that_nobody_recorded_is_said_to_be_unknown() -> None:
     assert "not recorded" in summary_of(replace(RUN, host={})).lead[-1]
 

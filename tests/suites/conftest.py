@@ -28,18 +28,17 @@ class LocalShell:
 
     def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", limit: int = 4 << 20) -> Completed:
         started = time.monotonic()
-        process = subprocess.Popen(
-            list(argv), stdin=subprocess.DEVNULL, stdout=-1, stderr=-1, env={**os.environ, **self.env}
-        )
+        process = subprocess.Popen(list(argv), stdin=-1, stdout=-1, stderr=-1, env={**os.environ, **self.env})
         timed_out = False
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
             timed_out = True
             process.kill()
             out, err = process.communicate()
         status = None if timed_out else process.returncode
-        return Completed(status, out[:limit], err[:limit], time.monotonic() - started, timed_out)
+        cut = len(out) > limit or len(err) > limit
+        return Completed(status, out[:limit], err[:limit], time.monotonic() - started, timed_out, truncated=cut)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,55 @@ def test_all_device_code_compiles_and_comes_out_as_listed(shipped: Outcome, comp
 
 def test_nothing_is_listed_that_is_not_made_any_more(shipped: Outcome) -> None:
     assert [str(result) for result in shipped.of(State.STALE)] == []
+
+
+AMD_MACHINES = {
+    **{"gfx803": 0x2A, "gfx900": 0x2C, "gfx906": 0x2F, "gfx908": 0x30, "gfx90a": 0x3F, "gfx942": 0x4C, "gfx950": 0x4F},
+    **{"gfx1010": 0x33, "gfx1030": 0x36, "gfx1100": 0x41, "gfx1101": 0x46, "gfx1102": 0x47, "gfx1151": 0x4A},
+    **{"gfx1200": 0x48, "gfx1201": 0x4E},
+}
+"""EF_AMDGPU_MACH_* of LLVM's AMDGPU ABI."""
+EM_CUDA, EM_INTELGT, EM_AMDGPU = 190, 205, 224
+NAMES = {"magic": "gt_magic", "triad": "gt_triad", "vecadd": "gt_vecadd"}
+
+
+def elf(content: bytes) -> tuple[int, int, int]:
+    """ABI version, machine and flags of an ELF file."""
+    assert content[:4] == b"\x7fELF"
+    return content[8], *struct.unpack_from("<H", content, 18), *struct.unpack_from("<I", content, 48)
+
+
+def test_every_artefact_is_for_the_hardware_and_of_the_format_that_its_target_names(
+    shipped: Outcome, sources: Path
+) -> None:
+    looked_at = 0
+    for target in load_spec(sources).targets:
+        for kernel, name in NAMES.items():
+            path = shipped.directory / target.name / f"{kernel}.{target.extension}"
+            if not path.is_file():
+                continue
+            content = path.read_bytes()
+            looked_at += 1
+            assert name.encode() in content, path
+            if target.extension == "ptx":
+                assert f".version {target.format.removeprefix('PTX ISA ')}\n" in content.decode(), path
+                assert f".target {target.arch.replace('compute', 'sm')}\n" in content.decode(), path
+            elif target.extension == "cubin":
+                abi, machine, flags = elf(content)
+                number = flags >> 8 & 0xFF if abi >= 8 else flags & 0xFF
+                assert (machine, number) == (EM_CUDA, int(target.arch.strip("sm_a"))), path
+            elif target.extension == "hsaco":
+                version = int(target.format.removeprefix("code object ")) - 2
+                assert elf(content)[:2] == (version, EM_AMDGPU), path
+                assert elf(content)[2] & 0xFF == AMD_MACHINES[target.arch], path
+                assert f"\0{name}.kd\0".encode() in content, path
+            elif target.extension == "spv":
+                assert struct.unpack_from("<II", content) == (0x07230203, 0x00010000), path
+            elif target.format == "zebin":
+                assert elf(content)[1] == EM_INTELGT, path
+            else:
+                assert b"Intel" in content, path
+    assert looked_at or shipped.of(State.ABSENT)
 
 
 def test_the_same_bytes_come_out_again_elsewhere(shipped: Outcome, sources: Path, tmp_path: Path) -> None:

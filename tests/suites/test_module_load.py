@@ -30,8 +30,8 @@ def artefacts(sources: Path, shared_cache: Path) -> Path:
     return made
 
 
-def run(built: Path, env: Mapping[str, str], *words: str) -> Wire:
-    argv = [str(built / "bin/gtrun"), "run", "module_load", "--budget", "0.5", *words]
+def run(built: Path, env: Mapping[str, str], *words: str, test: str = "module_load") -> Wire:
+    argv = [str(built / "bin/gtrun"), "run", test, "--budget", "0.5", *words]
     done = subprocess.run(argv, env={**os.environ, **env}, capture_output=True, check=False, timeout=120)
     return parse(done.stdout)
 
@@ -78,7 +78,16 @@ def test_a_form_that_did_not_come_along_has_the_reason_of_the_host(
     assert skipped(wire)["spirv"] == "no translator"
     bare = run(built, intel, "--artefacts", str(tmp_path / "nothing"), "--form", "spirv")
     assert said(bare)["status"] == "skip"
-    assert skipped(bare)["spirv"] == "no artefact for spirv came along"
+    assert skipped(bare)["spirv"] == "no artefact came along for spirv"
+
+
+def test_a_test_without_any_form_is_skipped_with_the_reason_of_the_host_that_sent_it(
+    built: Path, intel: Mapping[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "absent.tsv").write_text("*\t*\tnobody built them\n")
+    wire = run(built, intel, "--artefacts", str(tmp_path), "--form", "spirv", test="vecadd")
+    assert said(wire)["status"] == "skip"
+    assert said(wire)["reason"].endswith("none is at hand for this device; artefacts: nobody built them")
 
 
 def test_a_form_that_the_driver_refuses_fails_although_another_loads(
@@ -88,7 +97,7 @@ def test_a_form_that_the_driver_refuses_fails_although_another_loads(
     (tmp_path / "spirv/magic.spv").write_bytes(b"no SPIR-V at all, and long enough to be looked at")
     wire = run(built, intel, "--artefacts", str(tmp_path))
     assert said(wire)["status"] == "fail"
-    assert said(wire)["reason"].startswith("loads_spirv: 1 of 1 wrong ( spirv: clCreateProgramWithIL failed")
+    assert said(wire)["reason"].startswith("loads_spirv: 1 of 1 wrong (spirv: clCreateProgramWithIL failed")
     assert checks(wire)["magic_source"]
     assert said(wire)["code_form"] == "source"
 

@@ -81,7 +81,7 @@ def test_intels_own_compiler_makes_a_binary(toolkit: Path, source: Path, tmp_pat
 def test_nvcc_and_hipcc_are_asked_for_the_architecture(toolkit: Path, source: Path, tmp_path: Path) -> None:
     found = program(tmp_path / "bin", "nvcc", 'test -s code.cu && echo "$*" > code.bin')
     assert "-cubin -arch=sm_90 -o code.bin code.cu" in run(toolkit, source, "cubin", "sm_90", found)
-    found = program(tmp_path / "bin", "hipcc", 'test -s code.cu && echo "$*" > code.bin')
+    found = program(tmp_path / "bin", "hipcc", 'test $HIP_PLATFORM = amd -a -s code.cu && echo "$*" > code.bin')
     said = run(toolkit, source, "hsaco", "gfx942", found)
     assert "--genco --offload-arch=gfx942 -x hip -o code.bin code.cu" in said
 

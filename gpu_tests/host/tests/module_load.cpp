@@ -3,12 +3,10 @@
 // code, and code newer than the driver: is it refused with an error?
 #include <algorithm>
 #include <cstring>
-#include <fstream>
-#include <functional>
 #include <map>
+#include <set>
 
 #include "../data.h"
-#include "../series.h"
 #include "../test.h"
 #include "../toolkit.h"
 
@@ -35,18 +33,6 @@ std::uint32_t magic(std::uint32_t i, std::uint32_t salt) {
     return mix(rounds(i, salt) ^ (rounds(neighbour, salt) << 1));
 }
 
-/// The reason that came along with the artefacts, why there is none of this kernel for a target.
-std::string why_absent(const Context &context, const CodeTarget &target) {
-    std::ifstream lines(context.options.artefacts + "/absent.tsv");
-    for (std::string line; std::getline(lines, line);) {
-        const std::size_t one = line.find('\t'), two = one == std::string::npos ? one : line.find('\t', one + 1);
-        if (two == std::string::npos) continue;
-        const std::string of = line.substr(0, one), kernel = line.substr(one + 1, two - one - 1);
-        if ((of == "*" || of == target.directory) && (kernel == "*" || kernel == kKernel)) return line.substr(two + 1);
-    }
-    return "no artefact for " + target.directory + " came along";
-}
-
 std::string label(const CodeTarget &target) {
     const bool plain = target.directory.empty() || target.directory == target.name;
     return plain ? target.name : target.name + "_" + target.directory;
@@ -62,7 +48,7 @@ std::string made_new(const CodeTarget &target, std::string code, std::uint32_t n
 }
 
 std::string damaged(const CodeTarget &target, std::string code) {
-    if (target.name == "source" || target.name == "ptx") return code + "\n} this is no code {\n";
+    if (target.name == "source" || target.name == "ptx") return code + "\n} this is no code\n";
     std::fill(code.begin(), code.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(code.size(), 64)), '\0');
     return code;
 }
@@ -79,7 +65,9 @@ class ModuleLoad {
 
     void run() {
         std::map<std::string, std::string> refusals;  // of a form, by its name
+        std::map<std::string, std::vector<CodeTarget>> absences;
         std::vector<std::string> forms;
+        std::set<std::string> seen;  // forms of which something is at hand
         for (const CodeTarget &target : backend_.targets()) {
             if (!wanted(target.name)) continue;
             if (std::find(forms.begin(), forms.end(), target.name) == forms.end()) forms.push_back(target.name);
@@ -87,20 +75,22 @@ class ModuleLoad {
             if (target.form == Form::kSource) {
                 code = context_.source(kKernel);
             } else if (!context_.artefact(kKernel, target, code)) {
-                context_.skipped(label(target), why_absent(context_, target));
+                absences[target.name].push_back(target);
                 continue;
             }
+            seen.insert(target.name);
             if (!loads(target, code, refusals[target.name])) continue;
             must_refuse("refuses_damaged_" + label(target), target.form, damaged(target, code));
             if (target.name == "ptx") refuses_newer(target, code);
         }
         for (const std::string &form : forms) {
+            if (!seen.count(form)) absent(form, absences[form]);
             // One of a form's targets is enough: an older device code version may be all that an older driver takes.
             const auto refused = refusals.find(form);
             if (refused == refusals.end() || refused->second.empty()) continue;
             const bool loaded = std::find(loaded_.begin(), loaded_.end(), form) != loaded_.end();
-            if (loaded) context_.skipped(form + "_others", "refused:" + refused->second);
-            else if (form == "ptx" && too_old_) context_.skipped(form, "newer than the driver:" + refused->second);
+            if (loaded) context_.skipped(form + "_others", "refused: " + refused->second);
+            else if (form == "ptx" && too_old_) context_.skipped(form, "newer than the driver: " + refused->second);
             else context_.check("loads_" + form, 1, 1, refused->second);
         }
         if (wanted("toolkit")) toolkit();
@@ -114,6 +104,19 @@ class ModuleLoad {
   private:
     bool wanted(const std::string &form) const {
         return context_.options.form.empty() || context_.options.form == form;
+    }
+
+    /// Why nothing of a form is at hand. Where something is, it is no loss that some of its targets are not.
+    void absent(const std::string &form, const std::vector<CodeTarget> &targets) {
+        std::string others;
+        for (const CodeTarget &target : targets) {
+            const Absence absence = context_.absence(kKernel, target);
+            if (absence.named) context_.skipped(label(target), absence.why);
+            else if (!absence.why.empty()) others = absence.why;
+            else if (others.empty()) others = "no artefact came along for " + target.directory;
+            else if (others.size() < 200) others += ", " + target.directory;
+        }
+        if (!others.empty()) context_.skipped(form, others);
     }
 
     /// Load, launch and check one form several times; the time is that from bytes to a launch that has finished.
@@ -135,7 +138,7 @@ class ModuleLoad {
             if (!times.empty()) throw;  // it was taken before
             at_hand_ = true;
             if (e.code == kPtxTooNew) too_old_ = true;
-            refusal += " " + label(target) + ": " + e.what();
+            refusal += (refusal.empty() ? "" : "; ") + label(target) + ": " + e.what();
             return false;
         }
         report(label(target), times.size(), bad);
