@@ -176,6 +176,7 @@ constexpr Miscompiled kMiscompiled[] = {
     {"low_precision", "#define GT_FMA64(a, b, c) fma((a), (b), (c))",
      "#define GT_FMA64(a, b, c) (double)(float)fma((double)(a), (double)(b), (double)(c))"},
     {"wrong_stride", "(col0 + row) * k_ + k0 + k", "(k0 + k) * n_ + col0 + row"},
+    {"wrong_stride", "kv = head / sharing", "kv = head % kv_heads"},
 };
 
 }  // namespace
