@@ -220,7 +220,10 @@ extern "C" Int clEnqueueWriteBuffer(Object queue, Object buffer, Uint blocking, 
     static GT_REAL(clEnqueueWriteBuffer, Int,
                    (Object, Object, Uint, std::size_t, std::size_t, const void *, Uint, const Object *, Object *))
     static int writes = 0;
-    if (is("lost_write") && ++writes % 4 == 0) return kSuccess;
+    static GT_REAL(clEnqueueMarkerWithWaitList, Int, (Object, Uint, const Object *, Object *))
+    if (is("lost_write") && ++writes % 4 == 0) {
+        return event ? real_clEnqueueMarkerWithWaitList(queue, waits, list, event) : kSuccess;
+    }
     return real_clEnqueueWriteBuffer(queue, buffer, blocking, offset, size, from, waits, list, event);
 }
 
@@ -228,7 +231,8 @@ extern "C" Int clEnqueueReadBuffer(Object queue, Object buffer, Uint blocking, s
                                    void *into, Uint waits, const Object *list, Object *event) {
     static GT_REAL(clEnqueueReadBuffer, Int,
                    (Object, Object, Uint, std::size_t, std::size_t, void *, Uint, const Object *, Object *))
-    if (is("stale_read")) return kSuccess;
+    static GT_REAL(clEnqueueMarkerWithWaitList, Int, (Object, Uint, const Object *, Object *))
+    if (is("stale_read")) return event ? real_clEnqueueMarkerWithWaitList(queue, waits, list, event) : kSuccess;
     const Int status = real_clEnqueueReadBuffer(queue, buffer, blocking, offset, size, into, waits, list, event);
     corrupt(static_cast<unsigned char *>(into), size);
     return status;

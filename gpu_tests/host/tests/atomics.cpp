@@ -1,5 +1,5 @@
-// Work items that meet: atomic operations lose nothing, a lock excludes, a sum in a fixed order repeats to the bit, lanes
-// read each other's registers.
+// Work items that meet: atomic operations lose nothing, a lock excludes, a sum in a fixed order repeats to the bit,
+// lanes read each other's registers.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -47,7 +47,7 @@ class Atomics {
         context_.phase("words of 64 bits");
         const bool int64 = backend_.properties().int64_atomics;
         if (int64 && (words & kHasInt64)) words64();
-        else context_.skipped("words64", int64 ? "not in this form of the device code" : "the device has no 64-bit atomics");
+        else context_.skipped("words64", int64 ? "not in this form of the device code" : "not in the device");
         context_.phase("floats");
         floats();
         context_.phase("lock");

@@ -83,12 +83,12 @@ class Peak {
         if (properties.fp64 && (words & kHasFp64)) {
             measure({"fp64", "gt_peak_fp64", "flop/s", Lanes::kFp64, 1.0});
         } else {
-            context_.skipped("fp64", properties.fp64 ? "this form of the device code has no fp64" : "the device has no fp64");
+            context_.skipped("fp64", properties.fp64 ? "not in this form of the device code" : "not in the device");
         }
         if (properties.fp16 && (words & kHasFp16)) {
             measure({"fp16", "gt_peak_fp16", "flop/s", Lanes::kFp16, 2.0});
         } else {
-            context_.skipped("fp16", properties.fp16 ? "this form of the device code has no fp16" : "the device has no fp16");
+            context_.skipped("fp16", properties.fp16 ? "not in this form of the device code" : "not in the device");
         }
         measure({"int32", "gt_peak_int32", "op/s", Lanes::kInt32, 1.0});
         const std::uint32_t wanted = static_cast<std::uint32_t>(launched_);
@@ -110,8 +110,9 @@ class Peak {
 
     std::vector<Arg> arguments(Lanes lanes) {
         salt_ = mix(static_cast<std::uint32_t>(launched_++));
-        std::vector<Arg> args = {Arg::u32(n_),    Arg::mem(out_->buffer()),      Arg::u32(out_->first()), Arg::u32(rounds_),
-                                 Arg::u32(salt_), Arg::mem(launches_->buffer()), Arg::u32(launches_->first())};
+        std::vector<Arg> args = {Arg::u32(n_),      Arg::mem(out_->buffer()), Arg::u32(out_->first()),
+                                 Arg::u32(rounds_), Arg::u32(salt_),          Arg::mem(launches_->buffer()),
+                                 Arg::u32(launches_->first())};
         const bool whole = lanes == Lanes::kInt32;
         args.push_back(whole ? Arg::u32(kFactor) : Arg::f32(-1.0f));
         args.push_back(whole ? Arg::u32(kFirst) : Arg::f32(3.0f));
