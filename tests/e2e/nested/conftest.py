@@ -14,7 +14,7 @@ from harness.errors import InfraError, UserError
 from harness.images.builder import Images
 from harness.placing import locked
 
-from .outer import DISPLAY, PLUGGED, Outer, make_parts, switch_on
+from .outer import DRIVERS, Outer, make_parts, switch_on
 
 PROGRAMS = ("qemu-system-x86_64", "buildah", "mkfs.erofs", "busybox", "dpkg-deb", "setpriv")
 
@@ -36,7 +36,7 @@ def outer(
     tmp_path_factory: pytest.TempPathFactory,
     clock: Callable[[str, float], None],
 ) -> Iterator[Outer]:
-    """The outer machine, up, with the displays bound to their own driver."""
+    """The outer machine, up, with the devices bound to their own drivers."""
     for program in PROGRAMS:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
@@ -51,8 +51,8 @@ def outer(
     machine = switch_on(parts, tmp_path_factory.mktemp("outer"))
     try:
         machine.connect(600)
-        machine.must("modprobe", "bochs")
-        assert machine.driver(DISPLAY) == machine.driver(PLUGGED) == "bochs-drm"
+        machine.must("modprobe", "--all", "bochs", "virtio_gpu", "snd_hda_intel")
+        assert machine.drivers() == DRIVERS
         clock("outer machine up", time.monotonic() - started)
         yield machine
     finally:

@@ -22,7 +22,8 @@ from harness.kernels.modules import closure
 from harness.model.cell import DebianKernel, KernelSpec, PackagesKernel, Series
 from harness.placing import placed_once
 
-GUEST, STACK, KERNEL, MODULE = "inner", "bochs", "stock", "bochs"
+GUEST, KERNEL = "inner", "stock"
+DISPLAY_STACK, CARD_STACK = "bochs", "card"
 PLACE = Path("/opt/inner")
 """Where content and kernel package lie in the outer machine."""
 
@@ -32,7 +33,8 @@ distribution: debian
 release: "13"
 base: {}
 """
-STACK_RECIPE = """
+STACKS = {
+    DISPLAY_STACK: """
 description: the kernel's own driver of the display that QEMU emulates
 apis: []
 backends: []
@@ -42,7 +44,24 @@ modules:
   - {name: bochs, driver: bochs-drm}
 verify:
   - {run: [cat, /sys/class/drm/card0/device/vendor], match: "^0x1234$", stage: enumerate}
-"""
+""",
+    CARD_STACK: """
+description: the kernel's own drivers of a GPU with sound; both read what they show and play from memory
+apis: []
+backends: []
+kind: none
+device: required
+modules:
+  - {name: virtio_gpu, driver: virtio-pci}
+  - {name: snd_hda_intel}
+  - {name: snd_pcm_oss}
+verify:
+  - run: [sh, -c, "cat /dev/zero >/dev/dsp & for n in 1 2 3 4; do cat /dev/urandom >/dev/fb0; done; kill $!"]
+    stage: enumerate
+""",
+}
+MODULES = ("virtio_rng", "bochs", "virtio_gpu", "snd_hda_intel", "snd_hda_codec_generic", "snd_pcm_oss")
+"""What the guest has beside what it boots with."""
 
 
 @dataclass(frozen=True)
@@ -73,49 +92,50 @@ def make_inner(images: Images, shared: Path, runner: Path) -> Inner:
         tests=lambda: runner,
     )
     spec = KernelSpec(KERNEL, Series.LONGTERM, PackagesKernel((str(package),)))
-    own.prepare(GUEST, STACK, spec, timeout=1800)
+    for stack in STACKS:
+        own.prepare(GUEST, stack, spec, timeout=1800)
     return Inner(content, package, own, spec)
 
 
 def fill_home(inner: Inner, tree: Path) -> None:
     """Put content, kernel package and a lab home with all parts into the root of the outer machine."""
-    image = inner.images.prepare(GUEST, STACK, inner.spec, timeout=1800)
+    images = [inner.images.prepare(GUEST, stack, inner.spec, timeout=1800) for stack in STACKS]
     opt = tree / PLACE.relative_to("/")
     shutil.copytree(inner.content, opt / "content")
     shutil.copy(inner.package, opt)
     cache = tree / "var/lib/kdmatrix/cache"
-    kernel = image.kernel
+    kernel = images[0].kernel
     folders = [kernel.initramfs.parent, inner.images.cache / "kernels" / kernel.identity.digest, inner.images.tests()]
-    for folder in (*folders, *(layer.path.parent for layer in image.layers)):
+    for folder in {*folders, *(layer.path.parent for image in images for layer in image.layers)}:
         shutil.copytree(folder, cache / folder.relative_to(inner.images.cache), symlinks=True)
 
 
 def _content_key(images: Images) -> str:
     shipped = content_dir("guests")
     parts = (digest_of_tree(shipped / name) for name in ("_boot", "_build", "_kernels", "_knowledge", "known_issues"))
-    return content_key("nested content", images.base_key("debian-13"), RECIPE, STACK_RECIPE, *parts)[:32]
+    return content_key("nested content", images.base_key("debian-13"), RECIPE, *STACKS.values(), *parts)[:32]
 
 
 def _content(images: Images, into: Path) -> None:
     guests = into / "guests"
     for room in ("_boot", "_build", "_kernels", "_knowledge", "known_issues"):
         shutil.copytree(content_dir("guests") / room, guests / room)
-    stack = guests / GUEST / "stacks" / STACK
-    stack.mkdir(parents=True)
+    (guests / GUEST).mkdir()
     (guests / GUEST / "guest.yaml").write_text(RECIPE)
     # The shipped guest as it was bootstrapped: nothing in the outer machine has to ask an archive for its state.
     (guests / GUEST / "Containerfile").write_text(f"FROM {images.base('debian-13', 1800)}\n")
-    (stack / "stack.yaml").write_text(STACK_RECIPE)
-    (stack / "Containerfile").write_text("ARG BASE\nFROM ${BASE}\n")
+    for name, recipe in STACKS.items():
+        stack = guests / GUEST / "stacks" / name
+        stack.mkdir(parents=True)
+        (stack / "stack.yaml").write_text(recipe)
+        (stack / "Containerfile").write_text("ARG BASE\nFROM ${BASE}\n")
 
 
 def _package(source: DebianSource, images: Images, archive: Archive, shared: Path) -> Path:
     """Debian's kernel with the modules that are needed alone, not compressed: unpacking it costs the outer machine."""
     chosen = next(one for one in source.candidates() if one.bootable)
     files = source.fetch(images.cache / "kernels")
-    wanted = {
-        path.relative_to(files.modules) for path in closure(files.modules, (*ROOT_MODULES, "virtio_rng", MODULE)).paths
-    }
+    wanted = {path.relative_to(files.modules) for path in closure(files.modules, (*ROOT_MODULES, *MODULES)).paths}
     name = f"linux-image-{chosen.release}_{chosen.version}_amd64.deb"
 
     def build(into: Path) -> None:

@@ -41,6 +41,14 @@ DISPLAY = "0000:00:04.0"
 PLUGGED = "0000:01:00.0"
 """A display behind a root port, which resets its bus."""
 PORT = "0000:00:06.0"
+CARD_PORT, GPU, SOUND = "0000:00:08.0", "0000:02:00.0", "0000:02:00.1"
+"""A card behind a root port, with a GPU that can be reset by itself and sound that cannot: one unit. Both read their
+driver's memory; the sound, once it plays, goes round in its buffer whether a processor runs or not."""
+DRIVERS = {DISPLAY: "bochs-drm", PLUGGED: "bochs-drm", GPU: "virtio-pci", SOUND: "snd_hda_intel"}
+"""What each has while it is the host's."""
+
+TRANSLATED, DRAWN = "vtd_iotlb_page_hit", "virtio_gpu_cmd_res_xfer_toh_2d"
+"""What QEMU notes: each access of a device to memory through the IOMMU, and each picture that the GPU fetches."""
 
 CONTAINERFILE = """ARG BASE
 FROM ${BASE}
@@ -224,6 +232,22 @@ class Outer:
         link = f"/sys/bus/pci/devices/{address}/driver"
         return self.sh(f'[ ! -e {link} ] || basename "$(readlink {link})"')
 
+    def drivers(self) -> dict[str, str]:
+        """The driver of each device that there is to lend."""
+        return {address: self.driver(address) for address in DRIVERS}
+
+    def reads(self, address: str) -> int:
+        """How often a device has used the IOMMU so far, to get at memory."""
+        bus, slot, function = int(address[5:7], 16), int(address[8:10], 16), int(address[-1])
+        return self._traced(f" sid {bus << 8 | slot << 3 | function:#x} ")
+
+    def pictures(self) -> int:
+        """How many pictures the GPU has fetched so far."""
+        return self._traced(DRAWN)
+
+    def _traced(self, word: str) -> int:
+        return (self.folder / "trace.log").read_bytes().count(word.encode())
+
     def until(self, condition: str, timeout: float) -> None:
         """Wait until a shell condition holds."""
         self.must(
@@ -283,6 +307,13 @@ def arguments(parts: Parts, folder: Path, initramfs: Path) -> list[str]:
             "-device",
             "bochs-display,id=plugged,bus=behind",
         ),
+        # Of a faster port the kernel wants to see that its link is up, which QEMU does not say of what it starts with.
+        *("-device", "pcie-root-port,id=card,chassis=2,slot=2,addr=8,x-speed=5"),
+        # Without iommu_platform its memory accesses would go past the IOMMU.
+        *("-device", "virtio-gpu-pci,bus=card,addr=0.0,multifunction=on,disable-legacy=on,iommu_platform=on"),
+        *("-audiodev", "none,id=silence", "-device", "ich9-intel-hda,id=sound,bus=card,addr=0.1"),
+        *("-device", "hda-output,bus=sound.0,audiodev=silence"),
+        *("-trace", TRANSLATED, "-trace", DRAWN, "-msg", "timestamp=on", "-D", str(folder / "trace.log")),
         *("-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng,addr=7"),
         *disks,
         *("-kernel", str(parts.kernel.vmlinux), "-initrd", str(initramfs), "-append", cmdline),

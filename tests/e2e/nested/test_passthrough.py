@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from .inner import GUEST, KERNEL, PLACE, STACK
-from .outer import DISPLAY, PLUGGED, PORT, Outer
+from .inner import CARD_STACK, DISPLAY_STACK, GUEST, KERNEL, PLACE
+from .outer import CARD_PORT, DISPLAY, DRIVERS, GPU, PLUGGED, PORT, SOUND, Outer
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.xdist_group("nested"), pytest.mark.timeout(3600)]
 
 HOME = "/var/lib/kdmatrix"
-DRIVER = "bochs-drm"
 SLOT_CONTROL = "CAP_EXP+18.w"
 """Slot Control of a PCI Express port: 01c0 has the slot's power on, 05c0 off."""
 ENVIRONMENT = f"KDMATRIX_CONTENT={PLACE}/content KDMATRIX_EMULATION_FACTOR=60 COLUMNS=200"
@@ -43,10 +42,15 @@ QEMU = "'^/usr/bin/qemu-system-x86_64 -name guest=kdmatrix'"
 RUNS = f"pgrep -f {QEMU} >/dev/null"
 HAS_DEVICE = f"readlink /proc/$(pgrep -f {QEMU} || echo none)/fd/* 2>/dev/null | grep -q 'vfio-device'"
 END_VM = f"pkill -KILL -f {QEMU}"
+FREEZE_VM = f"pkill -STOP -f {QEMU}"
+
+
+def stack_for(device: str) -> str:
+    return CARD_STACK if device == GPU else DISPLAY_STACK
 
 
 def cell(device: str) -> str:
-    return f"{GUEST}/{KERNEL}/{STACK}/{device}"
+    return f"{GUEST}/{KERNEL}/{stack_for(device)}/{device}"
 
 
 @dataclass
@@ -78,11 +82,20 @@ class Command:
 def start(outer: Outer, name: str, *words: str, device: str = DISPLAY) -> Command:
     """Start ``kdmatrix run`` for one device in the outer machine."""
     package = outer.sh(f"echo {PLACE}/*.deb")
-    text = MATRIX.format(kernel=KERNEL, package=package, guest=GUEST, stack=STACK, device=device)
+    text = MATRIX.format(kernel=KERNEL, package=package, guest=GUEST, stack=stack_for(device), device=device)
     outer.sh(f"cat >/root/{name}.yaml <<'END'\n{text}END")
     argv = " ".join(("kdmatrix", "run", *words, f"/root/{name}.yaml"))
     pid = outer.sh(f"cd /root; {ENVIRONMENT} setsid {argv} >/root/{name}.log 2>&1 </dev/null & echo $!")
     return Command(outer, name, pid)
+
+
+def wait_for(condition: Callable[[], bool], run: Command, timeout: float = 2400) -> None:
+    """Wait until something holds that is seen from outside; the program must not end before."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, run.said()
+        assert run.outer.run(["sh", "-c", run.running()]).exit_status == 0, run.said()
+        time.sleep(0.5)
 
 
 def kdmatrix(outer: Outer, *words: str) -> str:
@@ -114,21 +127,24 @@ def timed(request: pytest.FixtureRequest, outer: Outer, clock: Callable[[str, fl
 
 @pytest.fixture(autouse=True)
 def undisturbed(outer: Outer, timed: None) -> Iterator[None]:
-    """After each scene nothing runs, and both displays are the host's again."""
+    """After each scene nothing runs, and all devices are the host's again."""
     yield
     if outer.run(["pkill", "-KILL", "-f", "[k]dmatrix run"]).exit_status == 0:
         kdmatrix(outer, "clean")  # a scene that failed is not to spoil the others
     outer.until(f"! {RUNS}", 120)
-    assert outer.driver(DISPLAY) == outer.driver(PLUGGED) == DRIVER
+    assert outer.drivers() == DRIVERS
     assert outer.sh(f"cat /sys/bus/pci/devices/{DISPLAY}/driver_override") == "(null)"
 
 
 def test_the_devices_of_the_host_are_listed_with_their_groups(outer: Outer) -> None:
     found = devices(outer)
-    assert set(found) == {DISPLAY, PLUGGED}
+    assert set(found) == {DISPLAY, PLUGGED, GPU}
     for address, one in found.items():
         group = outer.sh(f"basename $(readlink /sys/bus/pci/devices/{address}/iommu_group)")
         assert one["group"] == int(group)
+    methods = {one["address"]: one["reset_methods"] for one in found[GPU]["functions"]}
+    assert set(methods) == {GPU, SOUND}, "one card, one unit"
+    assert (methods[GPU][0], methods[SOUND]) == ("flr", [])
 
 
 def test_a_display_that_shows_something_is_not_taken_unasked(outer: Outer) -> None:
@@ -146,9 +162,9 @@ def test_the_kernels_own_driver_binds_a_lent_device_in_the_guest_and_the_host_ge
     attempt = last_attempt(outer)
     seen = stages(attempt)
     assert seen["boot"] == seen["load"] == seen["enumerate"] == "PASS", said + json.dumps(attempt, indent=1)
-    assert attempt["facts"]["device.0000:01:00.0.driver"] == DRIVER
+    assert attempt["facts"]["device.0000:01:00.0.driver"] == DRIVERS[DISPLAY]
     assert attempt["facts"]["device.functions"] == DISPLAY
-    assert attempt["facts"]["device.host_drivers"] == DRIVER
+    assert attempt["facts"]["device.host_drivers"] == DRIVERS[DISPLAY]
 
 
 def test_after_kill_9_clean_gives_the_device_back(outer: Outer) -> None:
@@ -160,7 +176,7 @@ def test_after_kill_9_clean_gives_the_device_back(outer: Outer) -> None:
     assert outer.driver(DISPLAY) == "vfio-pci"
     said = kdmatrix(outer, "clean")
     assert DISPLAY in said
-    assert outer.driver(DISPLAY) == DRIVER
+    assert outer.driver(DISPLAY) == DRIVERS[DISPLAY]
 
 
 def test_who_wants_a_lent_device_waits_and_gets_it_when_its_holder_is_killed(outer: Outer) -> None:
@@ -184,6 +200,43 @@ def test_who_wants_a_lent_device_waits_and_gets_it_when_its_holder_is_killed(out
     assert attempt["facts"]["device.reset"] == "bus"
     assert attempt["facts"]["device.health"] == "well"
     assert "device.trouble" not in attempt["facts"]
+
+
+def test_a_vm_that_is_destroyed_while_its_device_reads_its_memory_leaves_a_device_that_works(
+    outer: Outer,
+) -> None:
+    run = start(outer, "reading", "--force-device", GPU, "--until", "enumerate", device=GPU)
+    run.until(HAS_DEVICE)
+    before, drawn = outer.reads(SOUND), outer.pictures()
+    # More than its driver's first words with the codec: it plays.
+    wait_for(lambda: outer.reads(SOUND) > before + 5000 and outer.pictures() > drawn + 10, run)
+    outer.sh(FREEZE_VM)
+    # No processor of the VM runs any more, and still its memory is read.
+    frozen = outer.reads(SOUND)
+    wait_for(lambda: outer.reads(SOUND) > frozen + 1000, run)
+    outer.sh(END_VM)
+    said = run.end()
+    attempt = last_attempt(outer)
+    facts = attempt["facts"]
+    assert attempt["outcome"] == "MISS", said
+    assert "the host's trouble" not in attempt["reason"]
+    assert facts["device.reset"] == f"the kernel's choice of flr pm bus ({GPU}), bus of {CARD_PORT} ({SOUND})"
+    assert facts["device.health"] == "well"
+    assert "device.reset_failed" not in facts
+    assert "device.trouble" not in facts
+    assert "about others" not in facts["device.host_log"]
+    quiet = outer.reads(SOUND)
+    time.sleep(3)
+    assert outer.reads(SOUND) == quiet, "it reads no more"
+    assert outer.drivers() == DRIVERS
+    assert devices(outer)[GPU]["quarantine"] is None
+
+    again = start(outer, "works", "--force-device", GPU, "--until", "enumerate", device=GPU)
+    said = again.end(2400)
+    attempt = last_attempt(outer)
+    seen = stages(attempt)
+    assert seen["boot"] == seen["load"] == seen["enumerate"] == "PASS", said + json.dumps(attempt, indent=1)
+    assert attempt["facts"]["device.functions"] == f"{GPU}, {SOUND}"
 
 
 def test_a_device_that_fell_off_its_bus_is_removed_and_found_again(outer: Outer) -> None:
