@@ -1,0 +1,71 @@
+"""The Level Zero backend: its declarations against the vendor's header, and the real loader."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import LocalShell
+
+HEADER = Path("/usr/include/level_zero/ze_api.h")
+CHECK = Path(__file__).with_name("ze_abi_check.cpp")
+
+needs_header = pytest.mark.skipif(
+    not HEADER.is_file() or shutil.which("g++") is None, reason="no ze_api.h or g++ (Debian packages: libze-dev g++)"
+)
+
+
+def compiles(declarations: Path) -> subprocess.CompletedProcess[str]:
+    argv = ["g++", "-std=c++17", "-fsyntax-only", f"-I{declarations}", str(CHECK)]
+    return subprocess.run(argv, capture_output=True, text=True)
+
+
+@needs_header
+def test_our_declarations_are_those_of_the_vendors_header(sources: Path) -> None:
+    done = compiles(sources / "host")
+    assert done.returncode == 0, done.stderr
+
+
+@needs_header
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("kDeviceLost = 0x70000001", "kDeviceLost = 0x70000002", "kDeviceLost"),
+        ("std::uint64_t max_alloc;", "std::uint32_t max_alloc;", "ze::DeviceProperties"),
+        ("X(zeModuleDestroy, (Object))", "X(zeModuleDestroy, (Object, Object))", "zeModuleDestroy"),
+    ],
+)
+def test_a_declaration_that_differs_is_noticed(
+    right: str, wrong: str, told: str, sources: Path, tmp_path: Path
+) -> None:
+    text = (sources / "host" / "ze_abi.h").read_text()
+    assert right in text
+    (tmp_path / "ze_abi.h").write_text(text.replace(right, wrong))
+    done = compiles(tmp_path)
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+def test_an_absent_loader_is_a_skip(built: Path) -> None:
+    shell = LocalShell({"GT_LIBRARY": "libNoSuchLevelZero.so.1"})
+    argv = [str(built / "bin/gtrun"), "run", "enumerate", "--backend", "level-zero"]
+    done = shell.run(argv, timeout=20)
+    assert done.exit_status == 77
+    assert b"no Level Zero loader" in done.stdout
+
+
+def test_a_loader_without_a_driver_offers_no_device(built: Path) -> None:
+    try:
+        ctypes.CDLL("libze_loader.so.1")
+    except OSError:
+        pytest.skip("no Level Zero loader on this host (Debian package: libze1)")
+    if list(Path("/usr/lib").glob("*/libze_intel_gpu.so.1")):
+        pytest.skip("a Level Zero driver is installed")
+    argv = [str(built / "bin/gtrun"), "run", "vecadd", "--backend", "level-zero"]
+    done = LocalShell().run(argv, timeout=20)
+    assert done.exit_status == 1
+    assert b"the driver offers no device" in done.stdout
