@@ -415,7 +415,7 @@ def test_the_script_boots_a_cell_and_all_its_commands_pass(
     done = run_script(path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     assert done.stdout.endswith("all passed\n")
-    calls = re.findall(r"^(?:step|compute) ", path.read_text(), re.MULTILINE)
+    calls = re.findall(r"^ *(?:step|compute) ", path.read_text(), re.MULTILINE)
     assert len(calls) >= 4
     assert done.stdout.count("[exit status 0") == len(calls)
     console = tmp_path / f"{CELL.slug}-console.log"

@@ -259,7 +259,8 @@ class Ladder:
     def _run_tests(self, stack: StackRecipe, watch: TestWatch) -> None:
         """Climb the rungs of the compute tests."""
         tests = pick_tests(self.shop.tests, self.cell.tests)
-        limit = self.cell.timeouts.test * self.shop.scale
+        allowed = [self.cell.timeouts.for_test(test.timeout) for test in tests]
+        limit = max([self.cell.timeouts.test, *allowed]) * self.shop.scale
         calm = [test for test in tests if test.tier < LAST_TIER]
         for stage in STAGES:
             if self._alive and self._wanted(stage):

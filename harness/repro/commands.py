@@ -42,7 +42,7 @@ def _compute_steps(cell: Cell, stack: StackRecipe, tests: Sequence[TestSpec], sc
     for stage in _STAGES:
         lines += _steps((step for step in stack.verify if step.stage is stage), scale)
         for backend, test in to_run(tests, stack.backends, stage):
-            limit = min(cell.timeouts.test, test.timeout) * scale
+            limit = cell.timeouts.for_test(test.timeout) * scale
             if test.program is not None:
                 argv = ["env", *environment(test, backend=backend, timeout=limit), *test.program.run]
                 lines.append(f"own_test {limit:.0f} {shlex.quote(str(test.program.folder))} {_remote(argv)}")

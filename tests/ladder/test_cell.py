@@ -16,7 +16,7 @@ from harness.ladder import rungs
 from harness.ladder.cell import Ladder
 from harness.ladder.rungs import Rung
 from harness.ladder.workshop import Workshop
-from harness.model.cell import Cell, KernelSpec, Series, TreeKernel
+from harness.model.cell import Cell, KernelSpec, Series, Timeouts, TreeKernel
 from harness.model.outcome import Outcome
 from harness.model.records import TestResult
 from harness.model.stage import Stage
@@ -124,3 +124,10 @@ def test_a_rung_that_does_not_apply_has_no_destructive_tests_either(
     ladder, ran = climb(tmp_path, monkeypatch, shell, debugging="a debug kernel")
     assert ran == ["list", "add", "churn", "wreck"]
     assert (ladder.stages[3].outcome, ladder.stages[3].reason) == (Outcome.SKIP, "a debug kernel")
+
+
+@pytest.mark.parametrize(("said", "own", "allowed"), [(120.0, 60.0, 60.0), (120.0, 180.0, 180.0), (45.0, 60.0, 45.0)])
+def test_a_test_has_the_time_that_its_manifest_allows_unless_the_matrix_cuts_it_short(
+    said: float, own: float, allowed: float
+) -> None:
+    assert Timeouts(test=said).for_test(own) == allowed
