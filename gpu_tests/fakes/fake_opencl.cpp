@@ -3,10 +3,7 @@
 // GT_FAKE_FAULT names the fault (none when unset), GT_FAKE_REAL the library that is wrapped. The runner recognises it
 // by the symbol gt_fake_library and reports every device as kind "fake". It never belongs in a guest image.
 #include <dlfcn.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,10 +12,13 @@
 #include <vector>
 
 #include "../host/cl_abi.h"
-#include "faults.h"
+#include "damage.h"
 
 using namespace cl;
+using gt_fake::corrupt;
+using gt_fake::crash;
 using gt_fake::fault;
+using gt_fake::hang;
 using gt_fake::is;
 
 extern "C" {
@@ -44,35 +44,11 @@ void *real(const char *symbol) {
 #define GT_REAL(name, result, parameters)                                                  \
     result(*real_##name) parameters = reinterpret_cast<result(*) parameters>(real(#name));
 
-[[noreturn]] void hang() {
-    while (true) ::pause();
-}
-
-[[noreturn]] void crash() {
-    std::signal(SIGSEGV, SIG_DFL);  // a runtime's own handler could turn the crash into something else
-    std::raise(SIGSEGV);
-    ::_exit(99);
-}
-
 // Two looks at the devices are two counting calls: the runner enumerates by asking for the count, then for the list.
 int looks = 0;
 int launches = 0;
 // The number of elements last set on each kernel: by convention it is argument 0 of every kernel.
 std::map<Object, Uint> elements;
-
-void corrupt(unsigned char *bytes, std::size_t size) {
-    const std::size_t words = size / 4;
-    auto *word = reinterpret_cast<Uint *>(bytes);
-    const std::size_t middle = words / 2;
-    if (is("bitflip")) word[middle] ^= 1u << 3;
-    if (is("swapped") && middle + 1 < words) std::swap(word[middle], word[middle + 1]);
-    if (is("nan")) std::fill(word, word + words, 0x7FC00000u);
-    if (is("displaced")) {
-        // By 2 MiB where the buffer is large enough, as a wrong huge-page mapping would.
-        const std::size_t by = words > (2u << 20) / 4 + 1 ? (2u << 20) / 4 : std::min<std::size_t>(64, words - 1);
-        std::rotate(word, word + by, word + words);
-    }
-}
 
 }  // namespace
 
@@ -234,7 +210,7 @@ extern "C" Int clEnqueueReadBuffer(Object queue, Object buffer, Uint blocking, s
     static GT_REAL(clEnqueueMarkerWithWaitList, Int, (Object, Uint, const Object *, Object *))
     if (is("stale_read")) return event ? real_clEnqueueMarkerWithWaitList(queue, waits, list, event) : kSuccess;
     const Int status = real_clEnqueueReadBuffer(queue, buffer, blocking, offset, size, into, waits, list, event);
-    corrupt(static_cast<unsigned char *>(into), size);
+    corrupt(into, size);
     return status;
 }
 

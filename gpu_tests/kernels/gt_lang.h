@@ -277,15 +277,15 @@ typedef _Float16 gt_half2 __attribute__((ext_vector_type(2)));
 #define GT_GROUP ((gt_uint)gt_cpu_item().group)
 #define GT_GROUP_SIZE ((gt_uint)gt_cpu_item().group_size)
 #define GT_ITEMS ((gt_uint)gt_cpu_item().items)
-#define GT_FMA(a, b, c) std::fma((float)(a), (float)(b), (float)(c))
-#define GT_FMA64(a, b, c) std::fma((double)(a), (double)(b), (double)(c))
+#define GT_FMA(a, b, c) gt_cpu_fma((float)(a), (float)(b), (float)(c))
+#define GT_FMA64(a, b, c) gt_cpu_fma64((double)(a), (double)(b), (double)(c))
 #define GT_SQRT(a) std::sqrt((float)(a))
 #define GT_EXP(a) std::exp((float)(a))
 #define GT_SIN(a) std::sin((float)(a))
 #define GT_COS(a) std::cos((float)(a))
 #define GT_AS_FLOAT(u) gt_cpu_as<float>((gt_uint)(u))
 #define GT_AS_UINT(f) gt_cpu_as<gt_uint>((float)(f))
-#define GT_ATOMIC_ADD(pointer, value) __atomic_fetch_add((gt_uint *)(pointer), (gt_uint)(value), __ATOMIC_SEQ_CST)
+#define GT_ATOMIC_ADD(pointer, value) gt_cpu_add((gt_uint *)(pointer), (gt_uint)(value))
 #define GT_ATOMIC_MIN(pointer, value) \
     gt_cpu_update((gt_uint *)(pointer), [&](gt_uint old) { return old < (gt_uint)(value) ? old : (gt_uint)(value); })
 #define GT_ATOMIC_MAX(pointer, value) \
@@ -295,7 +295,7 @@ typedef _Float16 gt_half2 __attribute__((ext_vector_type(2)));
     gt_cpu_swap((gt_uint *)(pointer), (gt_uint)(expected), (gt_uint)(value))
 #define GT_HAS_FP64
 #define GT_HAS_INT64_ATOMICS
-#define GT_ATOMIC_ADD64(pointer, value) __atomic_fetch_add((gt_ulong *)(pointer), (gt_ulong)(value), __ATOMIC_SEQ_CST)
+#define GT_ATOMIC_ADD64(pointer, value) gt_cpu_add((gt_ulong *)(pointer), (gt_ulong)(value))
 #define GT_ATOMIC_CAS64(pointer, expected, value) \
     gt_cpu_swap((gt_ulong *)(pointer), (gt_ulong)(expected), (gt_ulong)(value))
 #define GT_ATOMIC_ADDF(pointer, value) \

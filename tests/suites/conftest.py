@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import subprocess
 import time
@@ -15,7 +14,8 @@ import pytest
 
 from harness.content import content_dir
 from harness.model.shell import Completed
-from harness.suites.build import build_runner, compile_cxx, find_compiler
+from harness.suites.build import build_runner
+from harness.suites.fakes import build_fake
 
 OPENCL_PACKAGES = "ocl-icd-libopencl1 pocl-opencl-icd"
 
@@ -72,16 +72,12 @@ def built(sources: Path, cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def fake_opencl(sources: Path, cache: Path) -> Path:
-    source = sources / "fakes" / "fake_opencl.cpp"
-    parts = (source, sources / "fakes" / "faults.h", sources / "host" / "cl_abi.h")
-    content = b"".join(part.read_bytes() for part in parts)
-    target = cache / f"fake_opencl-{hashlib.sha256(content).hexdigest()[:20]}.so"
-    if not target.exists():
-        made = target.with_suffix(f".{os.getpid()}")
-        arguments = ["-std=c++17", "-O1", "-shared", "-fPIC", str(source.resolve()), "-o", str(made.resolve()), "-ldl"]
-        compile_cxx(find_compiler(), arguments, cwd=sources)
-        made.rename(target)
-    return target.resolve()
+    return build_fake("opencl", sources, cache)
+
+
+@pytest.fixture(scope="session")
+def fake_cuda(sources: Path, cache: Path) -> Path:
+    return build_fake("cuda", sources, cache)
 
 
 @pytest.fixture(scope="session")

@@ -1,73 +1,184 @@
-"""The tests of the tests: every fault that the fake driver injects must be noticed by the tests that claim it."""
+"""The tests of the tests: every fault that a fake driver injects must be noticed by the tests that claim it."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from harness.model.outcome import Outcome
 from harness.model.records import TestResult
+from harness.suites.fakes import build_fake
 from harness.suites.manifest import TestSpec, load_tests
 from harness.suites.run import run_test
 
 from .conftest import LocalShell
 
+FAKES = {"opencl": "kOpenCl", "cuda": "kCuda", "hip": "kHip", "level-zero": "kZe"}
+"""The backend that a fake driver stands behind, and its name in faults.h."""
+NAMES = {"level-zero": "ze"}
+"""Fakes whose names are not those of their backends."""
+HANG_SECONDS = 3.0
 
-def _run(test: TestSpec, fault: str, built: Path, fake: Path, env: Mapping[str, str]) -> TestResult:
-    shell = LocalShell({**env, "GT_LIBRARY": str(fake), "GT_FAKE_FAULT": fault})
-    quick = dataclasses.replace(test, budget=0.4)
-    timeout = 3.0 if fault.startswith("hang") else 60.0
-    results, _ = run_test(shell, quick, backend="opencl", timeout=timeout, gpu_tests_dir=str(built))
-    return results[0]
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One run: a test on a backend whose fake injects a fault, or none."""
+
+    test: TestSpec
+    backend: str
+    fault: str
+
+
+def faults(sources: Path) -> dict[str, set[str]]:
+    """Which backends' fakes can inject each fault, by faults.h."""
+    text = (sources / "fakes" / "faults.h").read_text()
+    masks: dict[str, set[str]] = {name: {backend} for backend, name in FAKES.items()} | {"kNvml": {"nvml"}}
+
+    def expand(words: str) -> set[str]:
+        return set().union(*(masks[word.strip()] for word in words.split("|")))
+
+    for name, words in re.findall(r"(k\w+) = (k\w+(?: \| k\w+)*)", text):
+        masks[name] = expand(words)
+    listed = re.search(r"kFaults\[\] = \{(.*?)\n\};", text, re.DOTALL)
+    assert listed
+    return {name: expand(words) for name, words in re.findall(r'\{"(\w+)", ([^}]+)\}', listed[1])}
+
+
+def backends(test: TestSpec, sources: Path) -> list[str]:
+    """The backends of a test that have a fake."""
+    there = (name for name in FAKES if (sources / "fakes" / f"fake_{NAMES.get(name, name)}.cpp").is_file())
+    return [name for name in there if name in test.backends]
+
+
+def pairs(sources: Path) -> list[Pair]:
+    injected = faults(sources)
+    return [
+        Pair(test, backend, fault)
+        for test in load_tests(sources).values()
+        for fault in test.mutations
+        for backend in backends(test, sources)
+        if backend in injected[fault]
+    ]
+
+
+def spread(all_pairs: Iterable[Pair]) -> list[Pair]:
+    """Each test with each of its faults once, on the backends in turn."""
+    by_question: dict[tuple[str, str], list[Pair]] = {}
+    for pair in all_pairs:
+        by_question.setdefault((pair.test.name, pair.fault), []).append(pair)
+    return [choice[number % len(choice)] for number, choice in enumerate(by_question.values())]
+
+
+@pytest.fixture(scope="session")
+def run(
+    sources: Path, built: Path, cache: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Pair], TestResult]:
+    """Runs one pair and returns the test's own result."""
+    libraries: dict[str, Path] = {}
+    environments: dict[str, Mapping[str, str]] = {}
+    for backend in dict.fromkeys(pair.backend for pair in pairs(sources)):
+        libraries[backend] = build_fake(NAMES.get(backend, backend), sources, cache)
+        environments[backend] = request.getfixturevalue("opencl") if backend == "opencl" else {}
+    logs = tmp_path_factory.mktemp("kmsg")
+
+    def one(pair: Pair) -> TestResult:
+        log = logs / f"{pair.test.name}-{pair.backend}-{pair.fault}"
+        settings = {"GT_LIBRARY": str(libraries[pair.backend]), "GT_FAKE_FAULT": pair.fault, "GT_FAKE_KMSG": str(log)}
+        quick = dataclasses.replace(pair.test, budget=0.4)
+        timeout = HANG_SECONDS if pair.fault.startswith("hang") else 90.0
+        shell = LocalShell({**environments[pair.backend], **settings})
+        return run_test(shell, quick, backend=pair.backend, timeout=timeout, gpu_tests_dir=str(built))[0][0]
+
+    return one
+
+
+def carry_out(chosen: list[Pair], run: Callable[[Pair], TestResult]) -> dict[Pair, TestResult]:
+    """Two at a time; what only waits for its end waits beside them."""
+    waiting = [pair for pair in chosen if pair.fault.startswith("hang")]
+    working = [pair for pair in chosen if not pair.fault.startswith("hang")]
+    with ThreadPoolExecutor(max_workers=2) as pool, ThreadPoolExecutor(max_workers=4) as beside:
+        waited, worked = beside.map(run, waiting), pool.map(run, working)
+        return dict(zip([*waiting, *working], [*waited, *worked], strict=True))
+
+
+def table(results: Mapping[Pair, TestResult], backend: str) -> str:
+    """The kill matrix of one backend."""
+    mine = {(pair.fault, pair.test.name): result for pair, result in results.items() if pair.backend == backend}
+    tests = sorted({test for _, test in mine})
+    lines = [f"\n{backend:18}" + "".join(f"{test:>15}" for test in tests)]
+    for fault in sorted({fault for fault, _ in mine}):
+        found = (mine.get((fault, test)) for test in tests)
+        marks = ("-" if one is None else "killed" if one.outcome is Outcome.FAIL else "SURVIVED" for one in found)
+        lines.append(f"{fault:18}" + "".join(f"{mark:>15}" for mark in marks))
+    return "\n".join(lines)
+
+
+def survivors(results: Mapping[Pair, TestResult]) -> list[str]:
+    """What was not noticed, or not for the right reason."""
+    out = []
+    for pair, result in results.items():
+        right = result.outcome is Outcome.FAIL
+        if pair.fault.startswith("hang"):
+            right &= f"no result within {HANG_SECONDS:g} s" in result.reason
+        if pair.fault.startswith("crash"):
+            right &= "SIGSEGV" in result.reason
+        if not right:
+            out.append(f"{pair.test.name} x {pair.fault} on {pair.backend}: {result.outcome} {result.reason}")
+    return out
+
+
+def show(results: Mapping[Pair, TestResult], capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        for backend in sorted({pair.backend for pair in results}):
+            print(table(results, backend))
+
+
+def test_every_test_passes_on_every_fake_without_a_fault(sources: Path, run: Callable[[Pair], TestResult]) -> None:
+    sound = [Pair(test, name, "") for test in load_tests(sources).values() for name in backends(test, sources)]
+    failed = []
+    for pair, result in carry_out(sound, run).items():
+        if result.outcome is not Outcome.PASS or result.kind != "fake":
+            failed.append(f"{pair.test.name} on {pair.backend}: {result.outcome} {result.reason}")
+    assert not failed
 
 
 def test_every_declared_mutation_is_killed(
-    sources: Path,
-    built: Path,
-    fake_opencl: Path,
-    opencl: Mapping[str, str],
-    capsys: pytest.CaptureFixture[str],
+    sources: Path, run: Callable[[Pair], TestResult], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tests = {name: test for name, test in load_tests(sources).items() if "opencl" in test.backends}
-    mutations = list(dict.fromkeys(m for test in tests.values() for m in test.mutations))
-    table: dict[str, dict[str, str]] = {}
-    survivors = []
-    for test in tests.values():
-        control = _run(test, "", built, fake_opencl, opencl)
-        assert control.outcome is Outcome.PASS, f"{test.name} fails without a fault: {control.reason}"
-        assert control.kind == "fake"
-        for mutation in test.mutations:
-            result = _run(test, mutation, built, fake_opencl, opencl)
-            killed = result.outcome is Outcome.FAIL
-            table.setdefault(mutation, {})[test.name] = "killed" if killed else "SURVIVED"
-            if not killed:
-                survivors.append(f"{test.name} x {mutation}: {result.outcome} {result.reason}")
-            if mutation.startswith("timer_"):
-                assert result.reason.startswith("implausible: "), result.reason
-            if mutation.startswith("hang"):
-                assert "no result within 3 s" in result.reason
-            if mutation.startswith("crash"):
-                assert "SIGSEGV" in result.reason
-    with capsys.disabled():
-        print("\n" + f"{'mutation':18}" + "".join(f"{name:>12}" for name in tests))
-        for mutation in mutations:
-            print(f"{mutation:18}" + "".join(f"{table[mutation].get(name, '-'):>12}" for name in tests))
-    assert not survivors
+    results = carry_out(spread(pairs(sources)), run)
+    show(results, capsys)
+    assert not survivors(results)
 
 
-def test_every_fault_of_the_fake_is_claimed_by_a_test(sources: Path) -> None:
-    text = (sources / "fakes" / "faults.h").read_text()
-    listed = re.search(r"kFaults\[\] = \{(.*?)\};", text, re.DOTALL)
-    assert listed
-    faults = set(re.findall(r'"(\w+)"', listed.group(1)))
-    claimed = {mutation for test in load_tests(sources).values() for mutation in test.mutations}
-    assert faults <= claimed
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_declared_mutation_is_killed_on_every_backend(
+    sources: Path, run: Callable[[Pair], TestResult], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = carry_out(pairs(sources), run)
+    show(results, capsys)
+    assert not survivors(results)
+
+
+def test_every_fault_of_the_fakes_is_claimed_by_a_test_that_can_run_with_it(sources: Path) -> None:
+    claimed = {pair.fault for pair in pairs(sources)}
+    assert set(faults(sources)) <= claimed
+
+
+def test_no_test_claims_a_fault_that_no_fake_injects_on_its_backends(sources: Path) -> None:
+    possible = {(pair.test.name, pair.fault) for pair in pairs(sources)}
+    tests = [test for test in load_tests(sources).values() if backends(test, sources)]
+    assert [
+        (test.name, fault) for test in tests for fault in test.mutations if (test.name, fault) not in possible
+    ] == []
 
 
 def test_every_compute_test_claims_the_faults_of_initialisation(sources: Path) -> None:
-    for test in (test for test in load_tests(sources).values() if "opencl" in test.backends):
+    for test in (test for test in load_tests(sources).values() if backends(test, sources)):
         assert {"hang_at_init", "crash_at_init", "no_platform", "no_device"} <= set(test.mutations), test.name
