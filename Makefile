@@ -8,7 +8,7 @@ TEST_CACHE ?= $(CURDIR)/.cache/tests
 TEST_JOBS ?= 2
 BENCHMARKS := boot_to_ssh warm_cell orchestrator_memory layers
 
-.PHONY: help matrix artefacts test test-all lint bench host venv clean
+.PHONY: help matrix artefacts test test-all lint bench gpu-check host venv clean
 
 help:
 	@echo 'make matrix    set up this host, run the default matrix, print the path of the HTML report'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test      set up this host, run linters, type checks and the fast tests'
 	@echo 'make test-all  the same with the slow lanes (many real VMs)'
 	@echo 'make bench     measure us and our peers in the same run'
+	@echo 'make gpu-check run the compute tests and a peer on the GPU of this machine, in at most 9 minutes'
 	@echo 'make clean     remove what runs left behind, and the virtualenv'
 
 host:
@@ -49,6 +50,9 @@ test-all: host lint
 
 bench: host venv
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python "benchmarks/$$name.py"; done
+
+gpu-check: venv
+	@PYTHONPATH='$(CURDIR)' $(BIN)/python benchmarks/gpu_peers.py --cache '$(TEST_CACHE)/gpu' $(GPU_CHECK)
 
 clean:
 	@if [ -x $(BIN)/kdmatrix ]; then $(BIN)/kdmatrix clean; fi
