@@ -50,6 +50,12 @@ std::string beside_runner(const char *name) {
     return root == std::string::npos ? name : own.substr(0, root) + "/" + name;
 }
 
+/// The same file for a process that starts somewhere else.
+std::string absolute(const std::string &path) {
+    char resolved[PATH_MAX];
+    return ::realpath(path.c_str(), resolved) ? resolved : path;
+}
+
 std::string form(const std::string &text) {
     for (const char *known : {"binary", "ptx", "spirv", "source"}) {
         if (text == known) return text;
@@ -71,8 +77,8 @@ Options parse(int argc, char **argv) {
         if (option == "--backend") options.backend = value;
         else if (option == "--library") options.library = value;
         else if (option == "--device") options.device = value;
-        else if (option == "--kernels") options.kernels = value;
-        else if (option == "--artefacts") options.artefacts = value;
+        else if (option == "--kernels") options.kernels = absolute(value);
+        else if (option == "--artefacts") options.artefacts = absolute(value);
         else if (option == "--form") options.form = form(value);
         else if (option == "--set") options.arguments.push_back(value);
         else if (option == "--budget") options.budget = seconds(value, option);

@@ -105,8 +105,9 @@ Writer::~Writer() {
     ::close(fd_);
 }
 
-void Writer::write(const Record &record) {
-    const std::string json = record.json();
+void Writer::write(const Record &record) { relay(record.json()); }
+
+void Writer::relay(const std::string &json) {
     char crc[16];
     std::snprintf(crc, sizeof crc, " %08x\n", crc32(json));
     const std::string line = "@GT1 " + json + crc;

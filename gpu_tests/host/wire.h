@@ -43,6 +43,8 @@ class Writer {
     Writer &operator=(const Writer &) = delete;
 
     void write(const Record &record);
+    /// Write a record that another process of this runner made.
+    void relay(const std::string &json);
     void phase(const char *name);
     /// Start heartbeats; when `deadline` seconds (0: none) have passed, end the process with status 124.
     void start_heartbeat(double deadline);
