@@ -50,6 +50,8 @@ class Child {
     /// The values of its records: the text, or number, of `key` in the last intact record `event` (with this name).
     std::string text(const std::string &event, const std::string &key, const std::string &name = "") const;
     double number(const std::string &event, const std::string &key, const std::string &name = "") const;
+    /// Its intact records, each a JSON object.
+    const std::vector<std::string> &records() const { return records_; }
     /// In one line, how it ended and why, for a check's detail.
     std::string story() const;
 

@@ -23,6 +23,8 @@ FAKES = {"opencl": "kOpenCl", "cuda": "kCuda", "hip": "kHip", "level-zero": "kZe
 """The backend that a fake driver stands behind, and its name in faults.h."""
 NAMES = {"level-zero": "ze"}
 """Fakes whose names are not those of their backends."""
+OF_THE_MACHINE = {"container"}
+"""Tests of what not every machine has, whatever its driver: they have test files of their own."""
 HANG_SECONDS = 3.0
 
 
@@ -143,6 +145,8 @@ def test_every_test_passes_on_every_fake_without_a_fault(sources: Path, run: Cal
     sound = [Pair(test, name, "") for test in load_tests(sources).values() for name in backends(test, sources)]
     failed = []
     for pair, result in carry_out(sound, run).items():
+        if pair.test.name in OF_THE_MACHINE and result.outcome is Outcome.SKIP:
+            continue
         if result.outcome is not Outcome.PASS or result.kind != "fake":
             failed.append(f"{pair.test.name} on {pair.backend}: {result.outcome} {result.reason}")
     assert not failed
