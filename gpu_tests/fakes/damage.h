@@ -43,7 +43,7 @@ inline double told(double seconds) {
     if (is("timer_zero")) return 0.0;
     if (is("timer_1ns")) return 1e-9;
     if (is("timer_fast")) return seconds / 3;
-    if (is("timer_slow")) return seconds * 2;
+    if (is("timer_slow")) return seconds * 5;  // a busy host doubles the time on the wall by itself
     return seconds;
 }
 
