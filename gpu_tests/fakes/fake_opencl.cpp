@@ -135,6 +135,20 @@ extern "C" Int clGetDeviceIDs(Object platform, Ulong type, Uint n, Object *ids, 
 extern "C" Int clGetDeviceInfo(Object device, Uint what, std::size_t n, void *value, std::size_t *size) {
     static GT_REAL(clGetDeviceInfo, Int, (Object, Uint, std::size_t, void *, std::size_t *))
     const Int status = real_clGetDeviceInfo(device, what, n, value, size);
+    if (std::getenv("GT_SYSFS")) {
+        // For the comparison with a planted tree: a card of a vendor that has one kernel driver.
+        static const Uint place[4] = {0, 0xf1, 0, 0};
+        static const char vendor[] = "NVIDIA Corporation";
+        if (what == kDevicePciBusInfoKhr && value && n >= sizeof place) {
+            std::memcpy(value, place, sizeof place);
+            return kSuccess;
+        }
+        if (what == kDeviceVendor) {
+            if (size) *size = sizeof vendor;
+            if (value) std::memcpy(value, vendor, std::min(n, sizeof vendor));
+            return kSuccess;
+        }
+    }
     if (is("renamed_device") && looks > 1 && what == kDeviceName && value && n > 0) *static_cast<char *>(value) ^= 1;
     return status;
 }

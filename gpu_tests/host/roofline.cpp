@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "pci.h"
+
 namespace gt {
 namespace {
 
@@ -38,9 +40,12 @@ Roof memory_roof(Context &context) {
 }
 
 Roof link_roof(Context &context) {
+    // A link is slower while its device idles, or because of its slot: the roof is what both ends of it can do.
     const DeviceState state = context.telemetry().look();
+    const PciLink possible = pci_device(sysfs_root(), context.device().bdf).possible;
     Roof roof;
-    roof.value = link_bandwidth(state.link_width, state.link_rate);
+    roof.at_clock = link_bandwidth(state.link_width, state.link_rate);
+    roof.value = roof.at_clock > 0.0 ? std::max(roof.at_clock, link_bandwidth(possible.width, possible.rate)) : 0.0;
     roof.source = "sysfs:link_width*link_speed";
     return roof;
 }
