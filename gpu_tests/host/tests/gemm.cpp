@@ -1,4 +1,6 @@
 // Matrix products in every format of numbers that a device has: exact on whole numbers, timed on random ones.
+#include <cstdlib>
+
 #include "../gemm.h"
 
 namespace {
@@ -15,6 +17,44 @@ constexpr GemmKernel kPortable[] = {
     {"fp64", "gt_gemm_fp64", Number::kFp64, Sum::kFp64, Engine::kVector, kTile, true, 256, 0},
 };
 
+constexpr Shape kMma{128, 128, 64};  // k of the narrowest format; a multiple of what the others need
+constexpr GemmKernel kNvidia[] = {
+    {"bf16_mma", "gt_gemm_mma_bf16", Number::kBf16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"fp16_mma", "gt_gemm_mma_fp16", Number::kFp16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"tf32_mma", "gt_gemm_mma_tf32", Number::kTf32, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"int8_mma", "gt_gemm_mma_int8", Number::kInt8, Sum::kInt32, Engine::kMatrix, kMma, false, 256, 0},
+};
+constexpr const char *kFp8Symbol = "gt_gemm_mma_fp8";
+
+/// The number in sm_90, sm_120 …; 0 for what is not NVIDIA's.
+int compute_capability(const std::string &architecture) {
+    return architecture.rfind("sm_", 0) == 0 ? std::atoi(architecture.c_str() + 3) : 0;
+}
+
+/// NVIDIA's tensor cores; only through CUDA, whose language has their instructions. They have never run on hardware:
+/// their index maps are proved by emulation.
+void tensor_cores(Context &context, MatrixData &data, double seconds) {
+    const int capability = compute_capability(context.backend.properties().architecture);
+    if (context.options.backend != "cuda" || context.kind() != "gpu" || capability < 80) {
+        context.skipped("mma", "no tensor cores of sm_80 or later behind this backend");
+        return;
+    }
+    const Handle module = context.module("mma_nv");
+    for (const GemmKernel &kernel : kNvidia) {
+        measure(context, data, *kernel_multiplier(context, module, kernel), seconds);
+        if (!context.first_failure().empty()) return;
+    }
+    if (capability < 89) return context.skipped("fp8_mma", "tensor cores take fp8 since sm_89");
+    std::unique_ptr<Multiplier> fp8;
+    try {
+        fp8 = kernel_multiplier(context, module, {"fp8_mma", kFp8Symbol, Number::kFp8, Sum::kFp32, Engine::kMatrix, kMma,
+                                                  false, 256, 0});
+    } catch (const ApiFailure &e) {
+        return context.skipped("fp8_mma", std::string("the form of code that loaded has no fp8: ") + e.what());
+    }
+    measure(context, data, *fp8, seconds);
+}
+
 void gemm(Context &context) {
     context.open_device();
     const Properties properties = context.backend.properties();
@@ -29,6 +69,7 @@ void gemm(Context &context) {
         measure(context, data, *kernel_multiplier(context, module, kernel), each);
         if (!context.first_failure().empty()) return;
     }
+    tensor_cores(context, data, each / 2);
     data.check();
 }
 

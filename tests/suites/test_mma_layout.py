@@ -1,0 +1,45 @@
+"""The matrix-unit kernels, on the CPU: their index maps against the documented fragments of the instruction."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.suites.build import compile_cxx, find_compiler
+
+HERE = Path(__file__).resolve().parent
+
+
+def _run(sources: Path, folder: Path, change: tuple[str, str] = ("", "")) -> subprocess.CompletedProcess[str]:
+    kernels = sources / "kernels"
+    source = (kernels / "mma_nv.inc").read_text()
+    assert change[0] in source
+    language = (kernels / "gt_lang.h").read_text() + "\n#undef GT_SHARED\n"
+    # The items of a group are threads here, so what they share is not thread-local.
+    language += "#define GT_SHARED(type, name, count) static type name[count]\n"
+    (folder / "kernels.h").write_text(language + source.replace(*change))
+    arguments = ["-std=c++17", "-O1", "-w", f"-I{sources.resolve()}", f'-DKERNELS="{folder / "kernels.h"}"']
+    program = folder / "mma_layout"
+    compile_cxx(find_compiler(), [*arguments, str(HERE / "mma_layout.cpp"), "-o", str(program), "-pthread"], cwd=folder)
+    return subprocess.run([str(program)], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_products_by_emulated_matrix_instructions_are_exact(sources: Path, tmp_path: Path) -> None:
+    done = _run(sources, tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.split() == ["bf16", "0", "fp16", "0", "tf32", "0", "int8", "0", "fp8", "0"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("8u * (r % 2u), word + 4u * (r / 2u)", "8u * (r / 2u), word + 4u * (r % 2u)"),  # two registers of A exchanged
+        ("2u * (lane % 4u) + r % 2u", "2u * (lane % 4u) + r / 2u"),
+        # The halves of k exchanged in B alone (in both operands alike it would change nothing).
+        ("gt_slab(left + 8u * j, word + 4u * r)", "gt_slab(left + 8u * j, word + 4u * (1u - r))"),
+    ],
+)
+def test_a_wrong_index_map_is_noticed(sources: Path, tmp_path: Path, change: tuple[str, str]) -> None:
+    assert _run(sources, tmp_path, change).returncode == 1
