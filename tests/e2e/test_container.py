@@ -1,4 +1,4 @@
-"""Local inference in a rootless container, in a real VM: how the users of an AI desktop meet a kernel and its drivers."""
+"""Local inference in a rootless container, in a real VM: how users of an AI desktop meet a kernel and its drivers."""
 
 from __future__ import annotations
 
