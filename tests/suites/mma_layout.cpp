@@ -67,6 +67,7 @@ static void gt_cpu_mma(const char *types, T *c, const unsigned *a, const unsigne
 }
 
 #define GT_CPU
+#define GT_CPU_MMA
 #include KERNELS
 
 template <class T>
