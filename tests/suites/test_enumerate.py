@@ -17,16 +17,17 @@ OFFERED = "0000:f1:00.0"
 """The address that the fake driver's device has beside a planted tree."""
 
 
-def _plant(
+def plant(
     root: Path,
     address: str,
     *,
+    vendor: str = "0x10de",
     driver: str = "nvidia",
     version: str = "",
     now: str = "16.0 GT/s PCIe",
     most: str = "16.0 GT/s PCIe",
 ) -> Path:
-    """Add one display controller of the fake's vendor to the tree of sysfs under ``root``."""
+    """Add one display controller to the tree of sysfs under ``root``."""
     device = root / "bus/pci/devices" / address
     module = root / "module" / driver
     device.mkdir(parents=True)
@@ -40,7 +41,7 @@ def _plant(
         (module / "version").write_text(version + "\n")
     for name, text in {
         "class": "0x030200",
-        "vendor": "0x10de",
+        "vendor": vendor,
         "current_link_speed": now,
         "current_link_width": "16",
         "max_link_speed": most,
@@ -62,7 +63,7 @@ def _enumerate(
 def test_the_gpu_that_the_kernel_knows_is_offered(
     tmp_path: Path, sources: Path, built: Path, fake_opencl: Path, opencl: Mapping[str, str]
 ) -> None:
-    result, records = _enumerate(_plant(tmp_path, OFFERED), sources, built, fake_opencl, opencl)
+    result, records = _enumerate(plant(tmp_path, OFFERED), sources, built, fake_opencl, opencl)
     assert result.outcome is Outcome.PASS, result.reason
     names = {record["name"] for record in records if record["ev"] == "check"}
     assert {"offered_devices_are_on_pci", "bound_devices_are_offered"} <= names
@@ -72,7 +73,7 @@ def test_the_gpu_that_the_kernel_knows_is_offered(
 def test_a_second_gpu_that_is_not_offered_is_missed(
     tmp_path: Path, sources: Path, built: Path, fake_opencl: Path, opencl: Mapping[str, str]
 ) -> None:
-    tree = _plant(_plant(tmp_path, OFFERED), "0000:f2:00.0")
+    tree = plant(plant(tmp_path, OFFERED), "0000:f2:00.0")
     result, _ = _enumerate(tree, sources, built, fake_opencl, opencl)
     assert result.outcome is Outcome.FAIL
     assert "bound_devices_are_offered: 1 of 2 wrong (0000:f2:00.0)" in result.reason
@@ -81,14 +82,14 @@ def test_a_second_gpu_that_is_not_offered_is_missed(
 def test_a_gpu_of_another_driver_need_not_be_offered(
     tmp_path: Path, sources: Path, built: Path, fake_opencl: Path, opencl: Mapping[str, str]
 ) -> None:
-    tree = _plant(_plant(tmp_path, OFFERED), "0000:f2:00.0", driver="vfio-pci")
+    tree = plant(plant(tmp_path, OFFERED), "0000:f2:00.0", driver="vfio-pci")
     assert _enumerate(tree, sources, built, fake_opencl, opencl)[0].outcome is Outcome.PASS
 
 
 def test_an_address_that_is_no_devices_is_wrong(
     tmp_path: Path, sources: Path, built: Path, fake_opencl: Path, opencl: Mapping[str, str]
 ) -> None:
-    result, _ = _enumerate(_plant(tmp_path, "0000:01:00.0"), sources, built, fake_opencl, opencl)
+    result, _ = _enumerate(plant(tmp_path, "0000:01:00.0"), sources, built, fake_opencl, opencl)
     assert result.outcome is Outcome.FAIL
     assert f"offered_devices_are_on_pci: 1 of 1 wrong ({OFFERED})" in result.reason
 
@@ -96,7 +97,7 @@ def test_an_address_that_is_no_devices_is_wrong(
 def test_a_link_below_what_both_its_ends_can_do_is_told(
     tmp_path: Path, sources: Path, built: Path, fake_opencl: Path, opencl: Mapping[str, str]
 ) -> None:
-    tree = _plant(tmp_path, OFFERED, now="2.5 GT/s PCIe")
+    tree = plant(tmp_path, OFFERED, now="2.5 GT/s PCIe")
     result, records = _enumerate(tree, sources, built, fake_opencl, opencl)
     assert result.outcome is Outcome.PASS
     (part,) = [record for record in records if record["ev"] == "part"]

@@ -18,6 +18,7 @@ from harness.suites.manifest import TestSpec, load_tests
 from harness.suites.run import run_test
 
 from .conftest import LocalShell
+from .test_enumerate import plant
 
 FAKES = {"opencl": "kOpenCl", "cuda": "kCuda", "hip": "kHip", "level-zero": "kZe"}
 """The backend that a fake driver stands behind, and its name in faults.h."""
@@ -77,6 +78,12 @@ def spread(all_pairs: Iterable[Pair]) -> list[Pair]:
     return [choice[number % len(choice)] for number, choice in enumerate(by_question.values())]
 
 
+SIMULATED = ("0000:f1:00.0", "0000:f2:00.0")
+"""Where the two simulated GPUs are."""
+KERNEL_DRIVERS = {"cuda": ("0x10de", "nvidia"), "hip": ("0x1002", "amdgpu")}
+"""The vendor and the kernel's driver of each API that stands on them."""
+
+
 @pytest.fixture(scope="session")
 def run(
     sources: Path, built: Path, cache: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -88,10 +95,17 @@ def run(
         libraries[backend] = build_fake(NAMES.get(backend, backend), sources, cache)
         environments[backend] = request.getfixturevalue("opencl") if backend == "opencl" else {}
     logs = tmp_path_factory.mktemp("kmsg")
+    trees: dict[str, Path] = {}
+    for backend, (vendor, driver) in KERNEL_DRIVERS.items():
+        trees[backend] = tmp_path_factory.mktemp("sysfs")
+        for address in SIMULATED:
+            plant(trees[backend], address, vendor=vendor, driver=driver)
 
     def one(pair: Pair) -> TestResult:
         log = logs / f"{pair.test.name}-{pair.backend}-{pair.fault}"
         settings = {"GT_LIBRARY": str(libraries[pair.backend]), "GT_FAKE_FAULT": pair.fault, "GT_FAKE_KMSG": str(log)}
+        if pair.test.name == "enumerate" and pair.backend in trees:
+            settings["GT_SYSFS"] = str(trees[pair.backend])
         quick = dataclasses.replace(pair.test, budget=0.4)
         timeout = HANG_SECONDS if pair.fault.startswith("hang") else 90.0
         shell = LocalShell({**environments[pair.backend], **settings})
