@@ -76,7 +76,7 @@ constexpr Fault kUnclaimed[] = {
     {"missing_device", kSim},  // the second one
     {"wrong_bdf", kSim},
     {"xid", kCuda | kHip},  // a line in the kernel's log, in the file that GT_FAKE_KMSG names
-    {"throttled", kNvml},
+    {"throttled", kNvml},  // tests/suites/test_telemetry.py notices it: a device that is held back computes as well
 };
 
 /// The fault that is injected into this process; empty when none is. A name that is not in the list ends the process.

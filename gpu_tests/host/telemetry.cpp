@@ -7,6 +7,8 @@
 #include <fstream>
 #include <string>
 
+#include "telemetry_nvml.h"
+
 namespace gt {
 namespace {
 
@@ -78,9 +80,11 @@ double link_bandwidth(std::uint32_t width, double rate) {
 
 std::unique_ptr<Telemetry> no_telemetry() { return std::make_unique<Nothing>(); }
 
-std::unique_ptr<Telemetry> telemetry_of(const std::string &bdf, const std::string &, const std::string &kind) {
+std::unique_ptr<Telemetry> telemetry_of(const std::string &bdf, const std::string &vendor, const std::string &kind) {
     if (bdf.empty() || kind == "cpu-runtime") return no_telemetry();
-    return std::make_unique<Sysfs>(bdf);
+    auto sysfs = std::make_unique<Sysfs>(bdf);
+    if (vendor.find("NVIDIA") == std::string::npos) return sysfs;
+    return with_nvml(bdf, std::move(sysfs));
 }
 
 }  // namespace gt
