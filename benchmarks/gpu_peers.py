@@ -3,7 +3,7 @@
 Runs tier 1 and what of tier 2 stays within the process, then the peer, and prints a short table last: each number
 against its roof or the peer's, and the target it is held to. Everything is written to ``benchmarks/results/``. Clocks,
 power limits, partitions and persistence are read at most, never set. ``--dry-run`` goes the same way over the fake
-OpenCL driver, without a GPU and without PyTorch.
+driver of the backend, without a GPU and without PyTorch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import Any
 
 from harness.content import content_dir
 from harness.machines.here import LocalShell
-from harness.suites.build import build_runner, compile_cxx, find_compiler
+from harness.suites.build import build_runner
+from harness.suites.fakes import build_fake
 from harness.suites.manifest import TestSpec, load_tests
 from harness.suites.run import run_test
 from harness.suites.wire import parse
@@ -149,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=None, help="where the runner is built, and kept")
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has PyTorch")
-    parser.add_argument("--dry-run", action="store_true", help="over the fake OpenCL driver")
+    parser.add_argument("--dry-run", action="store_true", help="over the backend's fake driver")
     options = parser.parse_args(argv)
     started = time.monotonic()
     sources = content_dir("gpu_tests")
@@ -157,8 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cache = options.cache or Path(temporary)
         built = build_runner(sources, cache).resolve()
         if options.dry_run:
-            options.backend = "opencl"
-            os.environ["GT_LIBRARY"] = str(_fake(sources, Path(temporary)))
+            os.environ["GT_LIBRARY"] = str(build_fake(options.backend, sources, cache))
         ran: list[dict[str, str]] = []
         metrics: dict[str, dict[str, Any]] = {}
         device: dict[str, Any] = {}
@@ -210,16 +210,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"no peer: {peer['absent']}")
     print(f"raw results: {os.path.relpath(path)}\n{table(rows)}")
     return 1 if problems or not ran else 0
-
-
-def _fake(sources: Path, into: Path) -> Path:
-    """Compile the driver that the tests of the tests use; without a fault it only says that it is a fake."""
-    target = into / "fake_opencl.so"
-    source = str((sources / "fakes" / "fake_opencl.cpp").resolve())
-    compile_cxx(
-        find_compiler(), ["-std=c++17", "-O1", "-shared", "-fPIC", source, "-o", str(target), "-ldl"], cwd=sources
-    )
-    return target
 
 
 if __name__ == "__main__":

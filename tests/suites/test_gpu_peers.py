@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -59,15 +58,12 @@ def test_a_peer_that_is_not_installed_is_named_as_absent(peers: ModuleType, monk
 
 def test_a_dry_run_goes_all_the_way_over_the_fake_driver(
     peers: ModuleType,
-    opencl: Mapping[str, str],
     built: Path,
     cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for key, value in opencl.items():
-        monkeypatch.setenv(key, value)
     monkeypatch.setenv("GT_LIBRARY", "")  # so that what the command sets is undone
     arguments = ["--dry-run", "--budget", "0.4", "--only", "triad", "gemm", "--cache", str(cache)]
     assert peers.main([*arguments, "--results", str(tmp_path)]) == 0
