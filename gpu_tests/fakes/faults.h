@@ -65,6 +65,8 @@ constexpr Fault kFaults[] = {
     {"no_device", kAll},
     {"vanishing_device", kAll},
     {"renamed_device", kAll},
+    {"wrong_bdf", kSim},
+    {"missing_device", kSim},  // the second one
 };
 
 /// Faults that wait for a test which notices them; one that does moves its fault into the list above.
@@ -73,8 +75,6 @@ constexpr Fault kUnclaimed[] = {
     {"leak_context", kSim},
     {"managed_stale", kSim},  // a page of managed memory does not come back from the device
     {"ipc_stale", kSim},  // another process sees what was, not what is
-    {"missing_device", kSim},  // the second one
-    {"wrong_bdf", kSim},
     {"xid", kCuda | kHip},  // a line in the kernel's log, in the file that GT_FAKE_KMSG names
     {"throttled", kNvml},  // tests/suites/test_telemetry.py notices it: a device that is held back computes as well
 };
