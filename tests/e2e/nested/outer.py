@@ -38,12 +38,12 @@ CPU = "Nehalem"
 """Without AVX: what the inner QEMU makes of it would be emulated once more, at more than twice the time."""
 DISPLAY = "0000:00:04.0"
 """A display straight on the root bus: nothing can reset it."""
-PLUGGED = "0000:01:00.0"
-"""A display behind a root port, which resets its bus."""
-PORT = "0000:00:06.0"
-CARD_PORT, GPU, SOUND = "0000:00:08.0", "0000:02:00.0", "0000:02:00.1"
+CARD_PORT, GPU, SOUND = "0000:00:06.0", "0000:01:00.0", "0000:01:00.1"
 """A card behind a root port, with a GPU that can be reset by itself and sound that cannot: one unit. Both read their
 driver's memory; the sound, once it plays, goes round in its buffer whether a processor runs or not."""
+PORT, PLUGGED = "0000:00:08.0", "0000:02:00.0"
+"""A display behind a root port, which resets its bus. Its bus has the highest number, because that is what the kernel
+gives to a bus that it finds again."""
 DRIVERS = {DISPLAY: "bochs-drm", PLUGGED: "bochs-drm", GPU: "virtio-pci", SOUND: "snd_hda_intel"}
 """What each has while it is the host's."""
 
@@ -303,12 +303,12 @@ def arguments(parts: Parts, folder: Path, initramfs: Path) -> list[str]:
         *("-device", "bochs-display,addr=4", "-device", "edu,addr=5"),
         *(
             "-device",
-            "pcie-root-port,id=behind,chassis=1,slot=1,addr=6",
+            "pcie-root-port,id=behind,chassis=1,slot=1,addr=8",
             "-device",
             "bochs-display,id=plugged,bus=behind",
         ),
         # Of a faster port the kernel wants to see that its link is up, which QEMU does not say of what it starts with.
-        *("-device", "pcie-root-port,id=card,chassis=2,slot=2,addr=8,x-speed=5"),
+        *("-device", "pcie-root-port,id=card,chassis=2,slot=2,addr=6,x-speed=5"),
         # Without iommu_platform its memory accesses would go past the IOMMU.
         *("-device", "virtio-gpu-pci,bus=card,addr=0.0,multifunction=on,disable-legacy=on,iommu_platform=on"),
         *("-audiodev", "none,id=silence", "-device", "ich9-intel-hda,id=sound,bus=card,addr=0.1"),
