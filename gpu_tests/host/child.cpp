@@ -273,7 +273,11 @@ std::vector<std::string> own_argv(const Options &options, const std::string &tes
         std::snprintf(text, sizeof text, "%.6g", value);
         return std::string(text);
     };
-    std::vector<std::string> argv{"/proc/self/exe", "run", test};
+    // By its name, which then stands in the kernel's messages about it.
+    char path[PATH_MAX];
+    const ssize_t length = ::readlink("/proc/self/exe", path, sizeof path);
+    if (length <= 0 || length >= PATH_MAX) throw OwnError("the runner does not find itself");
+    std::vector<std::string> argv{std::string(path, static_cast<std::size_t>(length)), "run", test};
     const auto add = [&](const char *option, const std::string &value) {
         if (!value.empty()) argv.insert(argv.end(), {option, value});
     };
