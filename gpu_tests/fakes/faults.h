@@ -44,7 +44,7 @@ constexpr Fault kFaults[] = {
     {"lost_event", kSim},       // counts as reached when it is recorded
     {"lost_edge", kAll},        // a queue does not wait for another's event
     {"lost_call", kOpenCl | kCuda | kHip},
-    {"lost_node", kCuda | kHip},  // one of a graph's
+    {"lost_node", kSim},  // one of a graph's
     // memory
     {"leak", kAll},
     {"no_oom", kAll},             // memory is promised that is not there

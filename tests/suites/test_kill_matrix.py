@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -58,7 +59,12 @@ def faults(sources: Path) -> dict[str, set[str]]:
 def backends(test: TestSpec, sources: Path) -> list[str]:
     """The backends of a test that have a fake."""
     there = (name for name in FAKES if (sources / "fakes" / f"fake_{NAMES.get(name, name)}.cpp").is_file())
-    return [name for name in there if name in test.backends]
+    return [name for name in there if name in test.backends and has_compiler(name)]
+
+
+def has_compiler(backend: str) -> bool:
+    """Whether device code reaches the fake as source: Level Zero has no compiler but Intel's (intel-opencl-icd)."""
+    return backend != "level-zero" or ctypes.util.find_library("ocloc") is not None
 
 
 def pairs(sources: Path) -> list[Pair]:
@@ -82,7 +88,7 @@ def spread(all_pairs: Iterable[Pair]) -> list[Pair]:
 
 SIMULATED = ("0000:f1:00.0", "0000:f2:00.0")
 """Where the two simulated GPUs are."""
-KERNEL_DRIVERS = {"cuda": ("0x10de", "nvidia"), "hip": ("0x1002", "amdgpu")}
+KERNEL_DRIVERS = {"cuda": ("0x10de", "nvidia"), "hip": ("0x1002", "amdgpu"), "level-zero": ("0x8086", "xe")}
 """The vendor and the kernel's driver of each API that stands on them."""
 
 
