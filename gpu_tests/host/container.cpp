@@ -180,7 +180,8 @@ void Container::describe(bool gpu) {
     std::ofstream file(description_);
     file << text;
     if (!file.flush()) throw OwnError("cannot write " + description_);
-    std::ofstream(folder_ + "/containers.conf") << "[engine]\ncdi_spec_dirs = [\"" << place << "\", \"/etc/cdi\", \"/run/cdi\"]\n";
+    std::ofstream(folder_ + "/containers.conf")
+        << "[engine]\ncdi_spec_dirs = [\"" << place << "\", \"/etc/cdi\", \"/run/cdi\"]\n";
 }
 
 /// podman with all its records in our folder, as a user who is not root.
@@ -199,8 +200,9 @@ std::vector<std::string> Container::podman() const {
     }
     const char *path = std::getenv("PATH");
     const std::vector<std::string> rest = {
-        "env", "-i", std::string("PATH=") + (path ? path : "/usr/sbin:/usr/bin:/sbin:/bin"), "HOME=" + folder_ + "/home",
-        "XDG_RUNTIME_DIR=" + folder_ + "/run", "CONTAINERS_CONF_OVERRIDE=" + folder_ + "/containers.conf", podman_,
+        // The folder that the runner was started in may be closed to who runs the container: /root is.
+        "env", "-i", "--chdir=/", std::string("PATH=") + (path ? path : "/usr/sbin:/usr/bin:/sbin:/bin"),
+        "HOME=" + folder_ + "/home", "XDG_RUNTIME_DIR=" + folder_ + "/run", "CONTAINERS_CONF_OVERRIDE=" + folder_ + "/containers.conf", podman_,
         "--root", folder_ + "/home/storage", "--runroot", folder_ + "/run/p", "--storage-driver", "vfs",
         "--cgroup-manager", "cgroupfs", "--events-backend", "none", "--runtime", "crun"};
     argv.insert(argv.end(), rest.begin(), rest.end());

@@ -17,7 +17,7 @@ from harness.suites.wire import parse
 from .conftest import LocalShell
 
 # A container's manager wants the unified hierarchy, which not every host has mounted; the kernel of each has it.
-UNIFIED = 'umount -R -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && exec "$@"'
+UNIFIED = 'umount -R -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && cd "${CLOSED:-/}" && exec "$@"'
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def contained(built: Path, env: Mapping[str, str], *words: str) -> Completed:
 
 
 @pytest.fixture
-def scratch(opencl: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+def scratch(opencl: Mapping[str, str], tmp_path: Path) -> Iterator[Mapping[str, str]]:
     """The environment of a runner whose containers lie in a folder that must be empty afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="kdm-"))
     folder.chmod(0o755)  # who runs the container is not the owner
     try:
-        yield {**opencl, "TMPDIR": str(folder)}
+        yield {**opencl, "TMPDIR": str(folder), "CLOSED": str(tmp_path)}
         assert list(folder.iterdir()) == []
     finally:
         shutil.rmtree(folder)
