@@ -1,26 +1,9 @@
 // Runs kernels/mma_nv.inc on this CPU: a thread an item, and the matrix instruction as the PTX ISA defines its fragments.
 //
 // Compiled as `gt_lang.h` + `mma_nv.inc` (KERNELS) in the middle of this file. Exit status 0: every product is exact.
-#include <pthread.h>
+#include "matrix_threads.h"
 
-#include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <thread>
-#include <vector>
-
-#include "host/numbers.h"
-
-struct Item {
-    unsigned global, local, group, group_size, items;
-};
-static thread_local Item item;
-static pthread_barrier_t group_barrier, warp_barriers[8];
-static Item gt_cpu_item() { return item; }
-static void gt_cpu_barrier() { pthread_barrier_wait(&group_barrier); }
-template <class T>
-T gt_cpu_shuffle(T value, unsigned) { return value; }  // not used by these kernels
-
+static pthread_barrier_t warp_barriers[8];
 struct Deposit {
     unsigned a[4], b[2];
 };
@@ -70,52 +53,12 @@ static void gt_cpu_mma(const char *types, T *c, const unsigned *a, const unsigne
 #define GT_CPU_MMA
 #include KERNELS
 
-template <class T>
-using Kernel = void (*)(gt_uint, gt_uint, gt_uint, gt_uint, const gt_uchar *, gt_uint, const gt_uchar *, gt_uint, T *,
-                        gt_uint, gt_uint *, gt_uint);
-
-template <class T>
-int product(const char *name, gt::Number number, Kernel<T> kernel) {
-    const unsigned bytes = static_cast<unsigned>(gt::bytes_of(number)), m = 256, n = 384, k = 192 / bytes;
-    const auto fill = [&](std::vector<unsigned char> &to, unsigned salt) {
-        for (std::size_t i = 0; i < to.size() / bytes; ++i) {
-            const std::uint64_t word = gt::encode_integer(number, gt::small_integer(salt, static_cast<unsigned>(i)));
-            std::memcpy(&to[i * bytes], &word, bytes);
-        }
-    };
-    std::vector<unsigned char> a(std::size_t{m} * k * bytes), b(std::size_t{n} * k * bytes);
-    std::vector<T> c(m * n + 1, static_cast<T>(77777));
-    fill(a, 1), fill(b, 2);
-    gt_uint launches = 0;
-    for (unsigned group = 0; group < m / 128 * (n / 128); ++group) {
-        std::vector<std::thread> threads;
-        for (unsigned local = 0; local < 256; ++local) {
-            threads.emplace_back([&, local] {
-                item = {group * 256 + local, local, group, 256, m / 128 * (n / 128) * 256};
-                kernel(m * n, m, n, k, a.data(), 0, b.data(), 0, c.data(), 0, &launches, 0);
-            });
-        }
-        for (std::thread &thread : threads) thread.join();
-    }
-    int bad = launches != 1 || c[m * n] != static_cast<T>(77777);
-    for (unsigned i = 0; i < m; ++i) {
-        for (unsigned j = 0; j < n; ++j) {
-            int sum = 0;
-            for (unsigned e = 0; e < k; ++e) sum += gt::small_integer(1, i * k + e) * gt::small_integer(2, j * k + e);
-            bad += c[i * n + j] != static_cast<T>(sum);
-        }
-    }
-    std::printf("%s %d\n", name, bad);
-    return bad;
-}
-
 int main() {
-    pthread_barrier_init(&group_barrier, nullptr, 256);
     for (pthread_barrier_t &barrier : warp_barriers) pthread_barrier_init(&barrier, nullptr, 32);
-    int bad = product<float>("bf16", gt::Number::kBf16, gt_gemm_mma_bf16);
-    bad += product<float>("fp16", gt::Number::kFp16, gt_gemm_mma_fp16);
-    bad += product<float>("tf32", gt::Number::kTf32, gt_gemm_mma_tf32);
-    bad += product<gt_int>("int8", gt::Number::kInt8, gt_gemm_mma_int8);
-    bad += product<float>("fp8", gt::Number::kFp8, gt_gemm_mma_fp8);
+    int bad = product<float>("bf16", gt::Number::kBf16, gt_gemm_mma_bf16, 128, 128, 192);
+    bad += product<float>("fp16", gt::Number::kFp16, gt_gemm_mma_fp16, 128, 128, 192);
+    bad += product<float>("tf32", gt::Number::kTf32, gt_gemm_mma_tf32, 128, 128, 192);
+    bad += product<gt_int>("int8", gt::Number::kInt8, gt_gemm_mma_int8, 128, 128, 192);
+    bad += product<float>("fp8", gt::Number::kFp8, gt_gemm_mma_fp8, 128, 128, 192);
     return bad != 0;
 }

@@ -12,9 +12,11 @@ from harness.suites.build import compile_cxx, find_compiler
 HERE = Path(__file__).resolve().parent
 
 
-def _run(sources: Path, folder: Path, change: tuple[str, str] = ("", "")) -> subprocess.CompletedProcess[str]:
+def _run(
+    sources: Path, folder: Path, change: tuple[str, str] = ("", ""), kernel: str = "mma_nv", emulation: str = "mma"
+) -> subprocess.CompletedProcess[str]:
     kernels = sources / "kernels"
-    source = (kernels / "mma_nv.inc").read_text()
+    source = (kernels / f"{kernel}.inc").read_text()
     assert change[0] in source
     language = (kernels / "gt_lang.h").read_text() + "\n#undef GT_SHARED\n"
     # The items of a group are threads here, so what they share is not thread-local.
@@ -22,7 +24,9 @@ def _run(sources: Path, folder: Path, change: tuple[str, str] = ("", "")) -> sub
     (folder / "kernels.h").write_text(language + source.replace(*change))
     arguments = ["-std=c++17", "-O1", "-w", f"-I{sources.resolve()}", f'-DKERNELS="{folder / "kernels.h"}"']
     program = folder / "mma_layout"
-    compile_cxx(find_compiler(), [*arguments, str(HERE / "mma_layout.cpp"), "-o", str(program), "-pthread"], cwd=folder)
+    compile_cxx(
+        find_compiler(), [*arguments, str(HERE / f"{emulation}_layout.cpp"), "-o", str(program), "-pthread"], cwd=folder
+    )
     return subprocess.run([str(program)], capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -43,3 +47,26 @@ def test_products_by_emulated_matrix_instructions_are_exact(sources: Path, tmp_p
 )
 def test_a_wrong_index_map_is_noticed(sources: Path, tmp_path: Path, change: tuple[str, str]) -> None:
     assert _run(sources, tmp_path, change).returncode == 1
+
+
+def test_products_by_emulated_mfma_instructions_are_exact(sources: Path, tmp_path: Path) -> None:
+    done = _run(sources, tmp_path, kernel="mma_amd", emulation="mfma")
+    assert done.returncode == 0, done.stdout
+    formats = ["bf16", "fp16", "fp32", "fp64", "int8", "narrow_int8", "fp8"]
+    assert done.stdout.split() == [word for name in formats for word in (name, "0")]
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (("8u * (r / 4u) + 4u * (lane / 32u)", "4u * (r / 4u) + 16u * (lane / 32u)"), "bf16"),
+        (("4u * r + lane / 16u", "r + lane / 16u * 4u"), "fp64"),  # as the 16x16 shapes with sums in fp32 have it
+        (("fb[i][w] = slab[gt_amd_slab(128u + left + SIDE * i + lane % SIDE, word + w)]",
+          "fb[i][w] = slab[gt_amd_slab(128u + left + SIDE * i + lane % SIDE, word + WORDS - 1u - w)]"), "bf16"),
+    ],
+)  # fmt: skip
+def test_a_wrong_map_of_mfma_is_noticed(sources: Path, tmp_path: Path, change: tuple[str, str], wrong: str) -> None:
+    done = _run(sources, tmp_path, change, kernel="mma_amd", emulation="mfma")
+    assert done.returncode == 1
+    words = done.stdout.split()
+    assert int(words[words.index(wrong) + 1]) > 0

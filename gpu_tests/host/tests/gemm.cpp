@@ -1,5 +1,7 @@
 // Matrix products in every format of numbers that a device has: exact on whole numbers, timed on random ones.
 #include <cstdlib>
+#include <iterator>
+#include <vector>
 
 #include "../gemm.h"
 
@@ -25,6 +27,20 @@ constexpr GemmKernel kNvidia[] = {
     {"int8_mma", "gt_gemm_mma_int8", Number::kInt8, Sum::kInt32, Engine::kMatrix, kMma, false, 256, 0},
 };
 constexpr const char *kFp8Symbol = "gt_gemm_mma_fp8";
+
+constexpr GemmKernel kAmd[] = {
+    {"bf16_mfma", "gt_gemm_mfma_bf16", Number::kBf16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"fp16_mfma", "gt_gemm_mfma_fp16", Number::kFp16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"fp32_mfma", "gt_gemm_mfma_fp32", Number::kFp32, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"fp64_mfma", "gt_gemm_mfma_fp64", Number::kFp64, Sum::kFp64, Engine::kMatrix, kMma, false, 256, 0},
+};
+constexpr GemmKernel kMi200[] = {
+    {"int8_mfma", "gt_gemm_mfma_narrow_int8", Number::kInt8, Sum::kInt32, Engine::kMatrix, kMma, false, 256, 0},
+};
+constexpr GemmKernel kMi300[] = {
+    {"int8_mfma", "gt_gemm_mfma_int8", Number::kInt8, Sum::kInt32, Engine::kMatrix, kMma, false, 256, 0},
+    {"fp8_mfma", "gt_gemm_mfma_fp8", Number::kFp8Fnuz, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+};
 
 /// The number in sm_90, sm_120 …; 0 for what is not NVIDIA's.
 int compute_capability(const std::string &architecture) {
@@ -55,6 +71,26 @@ void tensor_cores(Context &context, MatrixData &data, double seconds) {
     measure(context, data, *fp8, seconds);
 }
 
+/// AMD's matrix cores; only through HIP, for whose architectures alone the instructions are compiled. They have never
+/// run on hardware: their index maps are proved by emulation.
+void matrix_cores(Context &context, MatrixData &data, double seconds) {
+    const std::string architecture = context.backend.properties().architecture;
+    const bool wide = architecture == "gfx942";
+    if (context.options.backend != "hip" || context.kind() != "gpu" || (!wide && architecture != "gfx90a")) {
+        context.skipped("mfma", "no matrix cores of gfx90a or gfx942 behind this backend");
+        return;
+    }
+    const Handle module = context.module("mma_amd");
+    std::vector<GemmKernel> kernels(std::begin(kAmd), std::end(kAmd));
+    if (wide) kernels.insert(kernels.end(), std::begin(kMi300), std::end(kMi300));
+    else kernels.insert(kernels.end(), std::begin(kMi200), std::end(kMi200));
+    for (const GemmKernel &kernel : kernels) {
+        measure(context, data, *kernel_multiplier(context, module, kernel), seconds);
+        if (!context.first_failure().empty()) return;
+    }
+    if (!wide) context.skipped("fp8_mfma", "matrix cores take fp8 since gfx942");
+}
+
 void gemm(Context &context) {
     context.open_device();
     const Properties properties = context.backend.properties();
@@ -70,6 +106,7 @@ void gemm(Context &context) {
         if (!context.first_failure().empty()) return;
     }
     tensor_cores(context, data, each / 2);
+    matrix_cores(context, data, each / 2);
     data.check();
 }
 
