@@ -1,5 +1,5 @@
-// What the kernel knows of the GPUs on PCI, whatever a compute API says. Sources: Documentation/ABI/testing/sysfs-bus-pci
-// and, for amdgpu's memory, Documentation/gpu/amdgpu/driver-misc.rst.
+// What the kernel knows of the GPUs on PCI, whatever a compute API says. Sources: the kernel's
+// Documentation/ABI/testing/sysfs-bus-pci and, for amdgpu's memory, Documentation/gpu/amdgpu/driver-misc.rst.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ std::string sysfs_root();
 
 std::vector<PciGpu> pci_gpus(const std::string &root);
 
-/// One device, whatever it is. A link that is faster than its port says is as fast as it is: in a guest the port above a
-/// device that is passed through is not the real one.
+/// One device, whatever it is. A link that is faster than its port says is as fast as it is: in a guest the port above
+/// a device that is passed through is not the real one.
 PciGpu pci_device(const std::string &root, const std::string &bdf);
 
 }  // namespace gt

@@ -14,8 +14,8 @@ Roof link_roof(Context &context);
 /// The numbers that the ordinary lanes of a compute unit work on; kFp16 in packed pairs.
 enum class Lanes { kFp32, kFp64, kFp16, kInt32 };
 
-/// Operations a second of the ordinary lanes, a multiply-add being two: lanes * units * clock. No value: it is not known
-/// how many lanes a unit of this device has.
+/// Operations a second of the ordinary lanes, a multiply-add being two: lanes * units * clock. No value: it is not
+/// known how many lanes a unit of this device has.
 Roof lanes_roof(Context &context, Lanes lanes);
 
 }  // namespace gt
