@@ -50,6 +50,7 @@ constexpr Fault kFaults[] = {
     {"no_oom", kAll},             // memory is promised that is not there
     {"aliased", kAll},            // two addresses for the same memory
     {"leak_context", kAll},       // what a context held stays when it is closed
+    {"ipc_stale", kSim},  // another process sees what was, not what is
     {"managed_stale", kAll},      // a page of managed memory does not come back from the device
     {"swallowed_error", kAll},    // a launch that failed is reported as done
     // clocks that lie
@@ -74,7 +75,6 @@ constexpr Fault kFaults[] = {
 
 /// Faults that wait for a test which notices them; one that does moves its fault into the list above.
 constexpr Fault kUnclaimed[] = {
-    {"ipc_stale", kSim},  // another process sees what was, not what is
     {"xid", kCuda | kHip},  // a line in the kernel's log, in the file that GT_FAKE_KMSG names
     {"throttled", kNvml},  // tests/suites/test_telemetry.py notices it: a device that is held back computes as well
 };

@@ -1,7 +1,9 @@
-// Another process that a test needs: the runner itself in a part of its own, or a program of the system, with a deadline.
+// Another process that a test needs: the runner itself in a part of its own, or a program of the system, with a
+// deadline.
 //
 // A test about crashes, hangs and kills must outlive them. So whoever may come to such an end is a child in a process
-// group of its own that dies with its parent; and a child that not even SIGKILL ends is reported and left, never waited for.
+// group of its own that dies with its parent; and a child that not even SIGKILL ends is reported and left, never waited
+// for.
 #pragma once
 
 #include <sys/types.h>

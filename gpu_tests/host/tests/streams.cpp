@@ -1,7 +1,7 @@
 // Queues, events, calls into the host and graphs: is each kept order really kept, and each other one free?
 //
-// Work is laid out so that a single lost edge shows. What a node computes depends on its predecessors, and before a chain
-// may run its head is held shut by a call into the host: a node that does not wait runs on poison, early.
+// Work is laid out so that a single lost edge shows. What a node computes depends on its predecessors, and before a
+// chain may run its head is held shut by a call into the host: a node that does not wait runs on poison, early.
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace {
 using namespace gt;
 
 constexpr std::uint32_t kWords = 256;         // of one slot
-constexpr std::uint32_t kStride = kWords + 1;  // an odd distance, so that slots begin everywhere; the word between is canary
+constexpr std::uint32_t kStride = kWords + 1;  // odd, so that slots begin everywhere; the word between is canary
 constexpr std::size_t kGroup = 64;
 constexpr std::size_t kQueues = 64, kQueuesOfCpu = 16;
 constexpr std::size_t kLinks = 24;            // of one in-order chain
@@ -179,7 +179,8 @@ class Streams {
         const Guarded::Bad bad = slots.verify();
         const std::uint64_t words = bad.payload + bad.canaries;
         context_.check(name, things, std::min(words, things),
-                       words ? std::to_string(words) + " words, slot " + std::to_string(bad.first / kStride) + " first" : "");
+                       words ? std::to_string(words) + " words, first in slot " + std::to_string(bad.first / kStride)
+                             : "");
     }
 
     /// Every queue runs a chain of its own, all at once; a link that is lost or overtakes another changes its end.
@@ -261,7 +262,8 @@ class Streams {
                 backend_.enqueue_call(queues_[late], Gate::pass, &gate);
                 for (std::size_t q = 0; q < count; ++q) {
                     backend_.enqueue(queues_[q], node_, kWords, kGroup,
-                                     slots.node(q, 2 * count + 1, 2 * count + 1, static_cast<std::uint32_t>(q) + 99, 1));
+                                     slots.node(q, 2 * count + 1, 2 * count + 1,
+                                                static_cast<std::uint32_t>(q) + 99, 1));
                     events.push_back(backend_.event());
                     backend_.record(events.back(), queues_[q]);
                 }
@@ -291,9 +293,11 @@ class Streams {
         }
         for (std::uint32_t c = 0; c < kCalls; ++c) {
             for (std::size_t q = 0; q < 2; ++q) {
-                backend_.enqueue(queues_[q], link_, kWords, kGroup, slots.link(q, mix(c + 1000u), c % 3 ? 1 : rounds_ / 8));
+                backend_.enqueue(queues_[q], link_, kWords, kGroup,
+                                 slots.link(q, mix(c + 1000u), c % 3 ? 1 : rounds_ / 8));
                 wanted[q].push_back(slots.expected(q));
-                backend_.enqueue_copy(queues_[q], Place::at(&words[q][c]), Place::in(slots.buffer(), 4u * slots.at(q)), 4);
+                backend_.enqueue_copy(queues_[q], Place::at(&words[q][c]),
+                                      Place::in(slots.buffer(), 4u * slots.at(q)), 4);
                 calls.push_back(std::make_unique<Callback>(Callback{&words[q][c], &seen[q]}));
                 backend_.enqueue_call(queues_[q], Callback::take, calls.back().get());
             }
@@ -317,8 +321,8 @@ class Streams {
         Slots slots(backend_, 2);
         // What is captured is not run: the expected words are made below, once for each replay.
         const auto args = [&](std::uint32_t n) {
-            return std::vector<Arg>{Arg::u32(kWords), Arg::mem(slots.buffer()), Arg::u32(slots.at(0)), Arg::u32(n * 7 + 1),
-                                    Arg::u32(n % 3 ? 1 : 64)};
+            return std::vector<Arg>{Arg::u32(kWords), Arg::mem(slots.buffer()), Arg::u32(slots.at(0)),
+                                    Arg::u32(n * 7 + 1), Arg::u32(n % 3 ? 1 : 64)};
         };
         const Handle graph = backend_.graph([&](Handle queue) {
             for (std::uint32_t n = 0; n < kNodes; ++n) backend_.enqueue(queue, link_, kWords, kGroup, args(n));
@@ -379,7 +383,8 @@ class Streams {
             bad += found.payload + found.canaries != 0;
             ++graphs;
         } while (context_.elapsed() < until && graphs < 500);
-        context_.check("random_graphs", graphs, bad, std::to_string(nodes) + " nodes on " + std::to_string(count) + " queues");
+        context_.check("random_graphs", graphs, bad,
+                       std::to_string(nodes) + " nodes on " + std::to_string(count) + " queues");
     }
 
     /// How much of the best possible several queues gain over one: 1 when they run side by side.
