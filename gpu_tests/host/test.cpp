@@ -119,11 +119,13 @@ Absence Context::absence(const std::string &file, const CodeTarget &target) cons
     return {};
 }
 
-Handle Context::module(const std::string &file) {
+Handle Context::module(const std::string &file) { return module(file, backend.targets()); }
+
+Handle Context::module(const std::string &file, const std::vector<CodeTarget> &targets) {
     phase("load device code");
     std::string refusals, lacking;
     bool refused = false;
-    for (const CodeTarget &target : backend.targets()) {
+    for (const CodeTarget &target : targets) {
         if (!options.form.empty() && options.form != target.name) continue;
         std::string code;
         if (target.form == Form::kSource) {

@@ -72,6 +72,8 @@ class Context {
     /// Load one kernel file in the first form that is at hand and that the driver takes, or in the form that the
     /// options ask for. The form is reported with the result. A driver that refuses every form: ApiFailure.
     Handle module(const std::string &file);
+    /// The same for these targets alone, of which no other file is for.
+    Handle module(const std::string &file, const std::vector<CodeTarget> &targets);
     const std::string &code_form() const { return code_form_; }
 
     /// The value of `--set KEY=VALUE`; empty when it was not given.

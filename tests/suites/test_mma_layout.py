@@ -70,3 +70,23 @@ def test_a_wrong_map_of_mfma_is_noticed(sources: Path, tmp_path: Path, change: t
     assert done.returncode == 1
     words = done.stdout.split()
     assert int(words[words.index(wrong) + 1]) > 0
+
+
+def test_products_by_emulated_wgmma_instructions_are_exact(sources: Path, tmp_path: Path) -> None:
+    done = _run(sources, tmp_path, kernel="wgmma_nv", emulation="wgmma")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.split() == ["bf16", "0", "fp16", "0"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("(piece ^ (row % 8u))", "(piece ^ (row % 4u))"),  # swizzled by 64 bytes
+        ("(gt_ulong)(1024u >> 4) << 32", "(gt_ulong)(512u >> 4) << 32"),
+        ("fa + 4u, fb + 4u", "fa + 4u, fb + 6u"),
+        ("8u * (r / 2u % 2u)", "8u * (r % 2u)"),
+        ("warp / 4u * 8192u", "warp / 4u * 4096u"),  # where the second warpgroup's rows of A begin
+    ],
+)
+def test_a_wrong_map_of_wgmma_is_noticed(sources: Path, tmp_path: Path, change: tuple[str, str]) -> None:
+    assert _run(sources, tmp_path, change, kernel="wgmma_nv", emulation="wgmma").returncode == 1

@@ -28,6 +28,13 @@ constexpr GemmKernel kNvidia[] = {
 };
 constexpr const char *kFp8Symbol = "gt_gemm_mma_fp8";
 
+constexpr Shape kWgmma{128, 256, 64};
+constexpr std::size_t kWgmmaShared = 4 * 384 * 128 + 1024;
+constexpr GemmKernel kHopper[] = {
+    {"bf16_wgmma", "gt_gemm_wgmma_bf16", Number::kBf16, Sum::kFp32, Engine::kMatrix, kWgmma, false, 256, kWgmmaShared},
+    {"fp16_wgmma", "gt_gemm_wgmma_fp16", Number::kFp16, Sum::kFp32, Engine::kMatrix, kWgmma, false, 256, kWgmmaShared},
+};
+
 constexpr GemmKernel kAmd[] = {
     {"bf16_mfma", "gt_gemm_mfma_bf16", Number::kBf16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
     {"fp16_mfma", "gt_gemm_mfma_fp16", Number::kFp16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
@@ -71,6 +78,25 @@ void tensor_cores(Context &context, MatrixData &data, double seconds) {
     measure(context, data, *fp8, seconds);
 }
 
+/// Hopper's tensor cores as only Hopper has them: compiled ahead of time for sm_90a, and for nothing else.
+void hopper(Context &context, MatrixData &data, double seconds) {
+    if (context.options.backend != "cuda" || context.kind() != "gpu" ||
+        compute_capability(context.backend.properties().architecture) != 90) {
+        context.skipped("wgmma", "no tensor cores of sm_90 behind this backend");
+        return;
+    }
+    Handle module = nullptr;
+    try {
+        module = context.module("wgmma_nv", {{Form::kBinary, "binary", "sm_90a", "cubin"}});
+    } catch (const Inapplicable &e) {
+        return context.skipped("wgmma", e.what());
+    }
+    for (const GemmKernel &kernel : kHopper) {
+        measure(context, data, *kernel_multiplier(context, module, kernel), seconds);
+        if (!context.first_failure().empty()) return;
+    }
+}
+
 /// AMD's matrix cores; only through HIP, for whose architectures alone the instructions are compiled. They have never
 /// run on hardware: their index maps are proved by emulation.
 void matrix_cores(Context &context, MatrixData &data, double seconds) {
@@ -106,6 +132,8 @@ void gemm(Context &context) {
         if (!context.first_failure().empty()) return;
     }
     tensor_cores(context, data, each / 2);
+    if (!context.first_failure().empty()) return;
+    hopper(context, data, each / 2);
     matrix_cores(context, data, each / 2);
     data.check();
 }
