@@ -25,7 +25,9 @@ FAKES = {"opencl": "kOpenCl", "cuda": "kCuda", "hip": "kHip", "level-zero": "kZe
 """The backend that a fake driver stands behind, and its name in faults.h."""
 NAMES = {"level-zero": "ze"}
 """Fakes whose names are not those of their backends."""
-OF_THE_MACHINE = {"container"}
+UNDER_SYSFS = {"reload", "reset", "suspend"}
+"""Tests that would act on a device of this host, if it had one where the simulated one is."""
+OF_THE_MACHINE = {"container"} | UNDER_SYSFS
 """Tests of what not every machine has, whatever its driver: they have test files of their own."""
 MAY_LACK_ITS_HOST = {"container"}
 """Tests that skip where this host does not offer what they are about; tests/e2e runs them in a VM."""
@@ -104,6 +106,7 @@ def run(
         environments[backend] = request.getfixturevalue("opencl") if backend == "opencl" else {}
     logs = tmp_path_factory.mktemp("kmsg")
     trees: dict[str, Path] = {}
+    bare = tmp_path_factory.mktemp("bare")
     for backend, (vendor, driver) in KERNEL_DRIVERS.items():
         trees[backend] = tmp_path_factory.mktemp("sysfs")
         for address in SIMULATED:
@@ -114,6 +117,8 @@ def run(
         settings = {"GT_LIBRARY": str(libraries[pair.backend]), "GT_FAKE_FAULT": pair.fault, "GT_FAKE_KMSG": str(log)}
         if pair.test.name == "enumerate" and pair.backend in trees:
             settings["GT_SYSFS"] = str(trees[pair.backend])
+        elif pair.test.name in UNDER_SYSFS:
+            settings["GT_SYSFS"] = str(bare)
         quick = dataclasses.replace(pair.test, budget=0.4)
         timeout = HANG_SECONDS if pair.fault.startswith("hang") else 90.0
         shell = LocalShell({**environments[pair.backend], **settings})
