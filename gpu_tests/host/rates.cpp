@@ -10,27 +10,27 @@ namespace {
 /// RDNA is not here: HIP and OpenCL count its units in pairs or in ones, as GPU_ENABLE_WGP_MODE has it, so a number
 /// that is right of one is half of the other. Nor are sm_87, sm_103 and sm_121, for which no source was at hand.
 constexpr Rates kRates[] = {
-    // architecture, fp32, fp64, fp16, int32,  matrix: fp64, tf32, fp16, bf16, int8, fp8
-    {"sm_50", 128, 4, 0, 0, 0, 0, 0, 0, 0, 0},
-    {"sm_52", 128, 4, 0, 0, 0, 0, 0, 0, 0, 0},
-    {"sm_53", 128, 4, 256, 0, 0, 0, 0, 0, 0, 0},
-    {"sm_60", 64, 32, 128, 0, 0, 0, 0, 0, 0, 0},               // P100
-    {"sm_61", 128, 4, 2, 0, 0, 0, 0, 0, 0, 0},
-    {"sm_62", 128, 4, 256, 0, 0, 0, 0, 0, 0, 0},
-    {"sm_70", 64, 32, 128, 64, 0, 0, 512, 0, 0, 0},            // V100 and Volta white paper
-    {"sm_75", 64, 2, 128, 64, 0, 0, 512, 0, 1024, 0},          // T4 and Turing white paper
-    {"sm_80", 64, 32, 256, 64, 64, 512, 1024, 1024, 2048, 0},  // A100 and its white paper
-    {"sm_86", 128, 2, 128, 64, 0, 256, 512, 512, 1024, 0},     // A40, RTX 3090 and GA102 white paper
-    {"sm_89", 128, 2, 128, 64, 0, 256, 512, 512, 1024, 1024},  // RTX 4090 and Ada white paper
-    {"sm_90", 128, 64, 256, 64, 128, 1024, 2048, 2048, 4096, 4096},    // H100 SXM and Hopper white paper, table 3
-    {"sm_100", 128, 64, 256, 0, 64, 2048, 4096, 4096, 8192, 8192},     // B200 in HGX, Blackwell technical brief
-    {"sm_120", 128, 2, 128, 0, 0, 256, 512, 512, 1024, 1024},          // RTX 5090 and RTX Blackwell white paper
-    {"gfx900", 64, 4, 128, 0, 0, 0, 0, 0, 0, 0},                       // MI25
-    {"gfx906", 64, 32, 128, 0, 0, 0, 0, 0, 0, 0},                      // MI50
-    {"gfx908", 64, 32, 0, 0, 0, 0, 512, 256, 512, 0},                  // MI100; packed fp16 of the lanes: not stated
-    {"gfx90a", 128, 64, 0, 0, 128, 0, 512, 512, 512, 0},               // MI250X, packed fp32; packed fp16: not stated
-    {"gfx942", 128, 64, 0, 0, 128, 512, 1024, 1024, 2048, 2048},       // MI300X, packed fp32; packed fp16: not stated
-    {"gfx950", 128, 64, 0, 0, 64, 0, 2048, 2048, 4096, 4096},          // MI355X, packed fp32; it lost tf32
+    // architecture, fp32, fp64, fp16, int32,  matrix: fp64, tf32, fp16, bf16, int8, fp8, fp32
+    {"sm_50", 128, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"sm_52", 128, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"sm_53", 128, 4, 256, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"sm_60", 64, 32, 128, 0, 0, 0, 0, 0, 0, 0, 0},            // P100
+    {"sm_61", 128, 4, 2, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"sm_62", 128, 4, 256, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"sm_70", 64, 32, 128, 64, 0, 0, 512, 0, 0, 0, 0},         // V100 and Volta white paper
+    {"sm_75", 64, 2, 128, 64, 0, 0, 512, 0, 1024, 0, 0},       // T4 and Turing white paper
+    {"sm_80", 64, 32, 256, 64, 64, 512, 1024, 1024, 2048, 0, 0},  // A100 and its white paper
+    {"sm_86", 128, 2, 128, 64, 0, 256, 512, 512, 1024, 0, 0},  // A40, RTX 3090 and GA102 white paper
+    {"sm_89", 128, 2, 128, 64, 0, 256, 512, 512, 1024, 1024, 0},  // RTX 4090 and Ada white paper
+    {"sm_90", 128, 64, 256, 64, 128, 1024, 2048, 2048, 4096, 4096, 0},    // H100 SXM and Hopper white paper, table 3
+    {"sm_100", 128, 64, 256, 0, 64, 2048, 4096, 4096, 8192, 8192, 0},  // B200 in HGX, Blackwell technical brief
+    {"sm_120", 128, 2, 128, 0, 0, 256, 512, 512, 1024, 1024, 0},       // RTX 5090 and RTX Blackwell white paper
+    {"gfx900", 64, 4, 128, 0, 0, 0, 0, 0, 0, 0, 0},                    // MI25
+    {"gfx906", 64, 32, 128, 0, 0, 0, 0, 0, 0, 0, 0},                   // MI50
+    {"gfx908", 64, 32, 0, 0, 0, 0, 512, 256, 512, 0, 128},               // MI100; packed fp16 of the lanes: not stated
+    {"gfx90a", 128, 64, 0, 0, 128, 0, 512, 512, 512, 0, 128},            // MI250X, packed fp32; packed fp16: not stated
+    {"gfx942", 128, 64, 0, 0, 128, 512, 1024, 1024, 2048, 2048, 128},    // MI300X, packed fp32; packed fp16: not stated
+    {"gfx950", 128, 64, 0, 0, 64, 0, 2048, 2048, 4096, 4096, 128},       // MI355X, packed fp32; it lost tf32
 };
 
 /// Hopper white paper, table 3: the boost clock of tensor cores in tf32 and narrower formats is lower than the one for
@@ -70,7 +70,7 @@ double matrix_rate(const Rates &rates, Number number, const std::string &device)
         case Number::kBf16: return share * rates.matrix_bf16;
         case Number::kFp8:
         case Number::kFp8Fnuz: return share * rates.matrix_fp8;
-        case Number::kFp32: break;
+        case Number::kFp32: return rates.matrix_fp32;
     }
     return 0.0;
 }

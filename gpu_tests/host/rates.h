@@ -12,7 +12,7 @@ namespace gt {
 struct Rates {
     const char *architecture;
     double fp32, fp64, fp16, int32;  // of the ordinary lanes; fp16 in packed pairs, fp32 too where there are such
-    double matrix_fp64, matrix_tf32, matrix_fp16, matrix_bf16, matrix_int8, matrix_fp8;
+    double matrix_fp64, matrix_tf32, matrix_fp16, matrix_bf16, matrix_int8, matrix_fp8, matrix_fp32;
 };
 
 /// The row of an architecture as its driver names it (sm_90a, gfx90a:sramecc+:xnack-); null: there is none.

@@ -24,7 +24,7 @@ struct Card {
     const char *name, *architecture;
     double units, clock, tensor_clock;  // of data sheets, in 10^9 Hz
     double fp32, fp64, fp16, int32;
-    double matrix_fp64, tf32, matrix_fp16, bf16, int8, fp8;
+    double matrix_fp64, tf32, matrix_fp16, bf16, int8, fp8, matrix_fp32 = 0;
 };
 
 constexpr double kNone = -1.0;
@@ -43,11 +43,12 @@ constexpr Card kCards[] = {
     {"NVIDIA GeForce RTX 5090", "sm_120a", 170, 2.407, 2.407, 104.8, 1.637, 104.8, 0, 0, 104.8, 209.5, 209.5, 838, 419},
     {"Radeon Instinct MI25", "gfx900", 64, 1.5, 1.5, 12.3, 0.768, 24.6, 0, 0, 0, 0, 0, 0, 0},
     {"AMD Radeon Instinct MI50", "gfx906:sramecc+:xnack-", 60, 1.725, 1.725, 13.3, 6.6, 26.5, 0, 0, 0, 0, 0, 0, 0},
-    {"AMD Instinct MI100", "gfx908", 120, 1.502, 1.502, 23.1, 11.5, 0, 0, 0, 0, 184.6, 92.3, 184.6, 0},
+    {"AMD Instinct MI100", "gfx908", 120, 1.502, 1.502, 23.1, 11.5, 0, 0, 0, 0, 184.6, 92.3, 184.6, 0, 46.1},
     // Two devices of 110 units; packed fp32, which the data sheet counts among the matrix rates.
-    {"AMD Instinct MI250X", "gfx90a:sramecc+:xnack-", 220, 1.7, 1.7, 95.7, 47.9, 0, 0, 95.7, 0, 383, 383, 383, 0},
-    {"AMD Instinct MI300X", "gfx942", 304, 2.1, 2.1, 163.4, 81.7, 0, 0, 163.4, 653.7, 1307.4, 1307.4, 2614.9, 2614.9},
-    {"AMD Instinct MI355X", "gfx950", 256, 2.4, 2.4, 157.3, 78.6, 0, 0, 78.6, 0, 2500, 2500, 5000, 5000},
+    {"AMD Instinct MI250X", "gfx90a:sramecc+:xnack-", 220, 1.7, 1.7, 95.7, 47.9, 0, 0, 95.7, 0, 383, 383, 383, 0, 95.7},
+    {"AMD Instinct MI300X", "gfx942", 304, 2.1, 2.1, 163.4, 81.7, 0, 0, 163.4, 653.7, 1307.4, 1307.4, 2614.9,
+     2614.9, 163.4},
+    {"AMD Instinct MI355X", "gfx950", 256, 2.4, 2.4, 157.3, 78.6, 0, 0, 78.6, 0, 2500, 2500, 5000, 5000, 157.3},
 };
 
 void compare(const Card &card) {
@@ -71,6 +72,7 @@ void compare(const Card &card) {
         compare(card.name, what, gt::matrix_rate(*rates, number, card.name) * 2.0 * card.units * clock, stated);
     };
     matrix("matrix fp64", Number::kFp64, card.matrix_fp64);
+    matrix("matrix fp32", Number::kFp32, card.matrix_fp32);
     matrix("matrix tf32", Number::kTf32, card.tf32);
     matrix("matrix fp16", Number::kFp16, card.matrix_fp16);
     matrix("matrix bf16", Number::kBf16, card.bf16);
