@@ -29,8 +29,6 @@ UNDER_SYSFS = {"reload", "reset", "suspend"}
 """Tests that would act on a device of this host, if it had one where the simulated one is."""
 OF_THE_MACHINE = {"container"} | UNDER_SYSFS
 """Tests of what not every machine has, whatever its driver: they have test files of their own."""
-MAY_LACK_ITS_HOST = {"container"}
-"""Tests that skip where this host does not offer what they are about; tests/e2e runs them in a VM."""
 HANG_SECONDS = 3.0
 
 
@@ -171,10 +169,10 @@ def show(results: Mapping[Pair, TestResult], capsys: pytest.CaptureFixture[str])
 def test_every_test_passes_on_every_fake_without_a_fault(sources: Path, run: Callable[[Pair], TestResult]) -> None:
     sound = [Pair(test, name, "") for test in load_tests(sources).values() for name in backends(test, sources)]
     failed = []
-    for pair, result in carry_out(sound, run).items():
-        if pair.test.name in OF_THE_MACHINE and result.outcome is Outcome.SKIP:
-            continue
-        skipped = result.outcome is Outcome.SKIP and pair.test.name in MAY_LACK_ITS_HOST
+    for pair, first in carry_out(sound, run).items():
+        # Several run at a time, and a clock is held against the wall's: who failed so gets the processors to itself.
+        result = run(pair) if first.reason.startswith("implausible: ") else first
+        skipped = result.outcome is Outcome.SKIP and pair.test.name in OF_THE_MACHINE
         if (result.outcome is not Outcome.PASS and not skipped) or result.kind != "fake":
             failed.append(f"{pair.test.name} on {pair.backend}: {result.outcome} {result.reason}")
     assert not failed
