@@ -62,3 +62,13 @@ def real_images(shared_cache: Path) -> Images:
 def real_boot_kernel(real_images: Images) -> BootKernel:
     """Debian 13's kernel with its initramfs."""
     return real_images.boot_kernel(KernelSpec("lts", Series.LONGTERM, DebianKernel("trixie")))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests want to be seen whether they pass or not: a kill matrix, also when it was made by a worker."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in report.user_properties:
+                if name == "shown at the end":
+                    terminalreporter.section(report.nodeid)
+                    terminalreporter.write_line(str(value))

@@ -30,6 +30,8 @@ UNDER_SYSFS = {"reload", "reset", "suspend"}
 OF_THE_MACHINE = {"container"} | UNDER_SYSFS
 """Tests of what not every machine has, whatever its driver: they have test files of their own."""
 HANG_SECONDS = 3.0
+SHOWN = "shown at the end"
+"""Name of the property that the summary of the whole run prints: a worker's own output is not seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +162,8 @@ def survivors(results: Mapping[Pair, TestResult]) -> list[str]:
     return out
 
 
-def show(results: Mapping[Pair, TestResult], capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        for backend in sorted({pair.backend for pair in results}):
-            print(table(results, backend))
+def tables(results: Mapping[Pair, TestResult]) -> str:
+    return "\n".join(table(results, backend) for backend in sorted({pair.backend for pair in results}))
 
 
 def test_every_test_passes_on_every_fake_without_a_fault(sources: Path, run: Callable[[Pair], TestResult]) -> None:
@@ -179,20 +179,20 @@ def test_every_test_passes_on_every_fake_without_a_fault(sources: Path, run: Cal
 
 
 def test_every_declared_mutation_is_killed(
-    sources: Path, run: Callable[[Pair], TestResult], capsys: pytest.CaptureFixture[str]
+    sources: Path, run: Callable[[Pair], TestResult], record_property: Callable[[str, object], None]
 ) -> None:
     results = carry_out(spread(pairs(sources)), run)
-    show(results, capsys)
+    record_property(SHOWN, tables(results))
     assert not survivors(results)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_declared_mutation_is_killed_on_every_backend(
-    sources: Path, run: Callable[[Pair], TestResult], capsys: pytest.CaptureFixture[str]
+    sources: Path, run: Callable[[Pair], TestResult], record_property: Callable[[str, object], None]
 ) -> None:
     results = carry_out(pairs(sources), run)
-    show(results, capsys)
+    record_property(SHOWN, tables(results))
     assert not survivors(results)
 
 
