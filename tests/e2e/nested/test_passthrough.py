@@ -114,8 +114,15 @@ def last_attempt(outer: Outer) -> dict[str, Any]:
     return found
 
 
-def stages(attempt: dict[str, Any]) -> dict[str, str]:
-    return {stage["stage"]: stage["outcome"] for stage in attempt["stages"]}
+def enumerated(outer: Outer, said: str) -> dict[str, Any]:
+    """The last attempt, whose driver has loaded and has the device; what it showed is told where it is not so."""
+    attempt = last_attempt(outer)
+    seen = {stage["stage"]: stage["outcome"] for stage in attempt["stages"]}
+    told = said + json.dumps(attempt, indent=1)
+    if seen["boot"] != "PASS":
+        told += kdmatrix(outer, "logs", attempt["cell_id"], "console.log")[-4000:]
+    assert seen["boot"] == seen["load"] == seen["enumerate"] == "PASS", told
+    return attempt
 
 
 @pytest.fixture(autouse=True)
@@ -159,9 +166,7 @@ def test_the_kernels_own_driver_binds_a_lent_device_in_the_guest_and_the_host_ge
     run.until(HAS_DEVICE)
     assert outer.driver(DISPLAY) == "vfio-pci"
     said = run.end(2400)
-    attempt = last_attempt(outer)
-    seen = stages(attempt)
-    assert seen["boot"] == seen["load"] == seen["enumerate"] == "PASS", said + json.dumps(attempt, indent=1)
+    attempt = enumerated(outer, said)
     assert attempt["facts"]["device.0000:01:00.0.driver"] == DRIVERS[DISPLAY]
     assert attempt["facts"]["device.functions"] == DISPLAY
     assert attempt["facts"]["device.host_drivers"] == DRIVERS[DISPLAY]
@@ -233,9 +238,7 @@ def test_a_vm_that_is_destroyed_while_its_device_reads_its_memory_leaves_a_devic
 
     again = start(outer, "works", "--force-device", GPU, "--until", "enumerate", device=GPU)
     said = again.end(2400)
-    attempt = last_attempt(outer)
-    seen = stages(attempt)
-    assert seen["boot"] == seen["load"] == seen["enumerate"] == "PASS", said + json.dumps(attempt, indent=1)
+    attempt = enumerated(outer, said)
     assert attempt["facts"]["device.functions"] == f"{GPU}, {SOUND}"
 
 
