@@ -40,6 +40,9 @@ constexpr Fault kFaults[] = {
     // compilers that make other code of a kernel: sums with few digits, the wrong one of two strides
     {"low_precision", kAll},
     {"wrong_stride", kOpenCl},
+    // a vendor's BLAS that keeps sums in few digits, or lays the product down by the wrong dimension
+    {"blas_low_precision", kCuda | kHip},
+    {"blas_transposed", kCuda | kHip},
     // order that is not kept
     {"lost_event", kSim},       // counts as reached when it is recorded
     {"lost_edge", kAll},        // a queue does not wait for another's event

@@ -36,7 +36,9 @@ class Multiplier {
     virtual Shape granule() const { return {1, 1, 1}; }
     /// Multiply, wait, and return the device's own time, or the wall's when the device has no clock for it.
     virtual double multiply(const Operands &operands) = 0;
-    /// How often `multiply` ran by the device's own count; the number of calls where the device does not count.
+    /// Whether the kernels count their launches on the device; the other libraries' do not.
+    virtual bool counts() const { return true; }
+    /// How often `multiply` ran by the device's own count.
     virtual std::uint64_t counted() = 0;
     virtual std::uint64_t called() const = 0;
 };

@@ -63,5 +63,7 @@ std::string Backend::export_memory(Handle) { lacks("memory that is shared betwee
 Handle Backend::import_memory(const std::string &, std::size_t) { lacks("memory that is shared between processes"); }
 bool Backend::reaches(std::size_t) { return false; }
 Handle Backend::alloc_on(std::size_t, std::size_t) { lacks("access to another device's memory"); }
+std::uint64_t Backend::native_address(Handle) { lacks("addresses for other libraries"); }
+void *Backend::native_stream(Handle) { lacks("streams for other libraries"); }
 
 }  // namespace gt

@@ -220,6 +220,12 @@ class Backend {
     virtual bool reaches(std::size_t other);
     /// Memory of the other device, which the opened one reads and writes directly.
     virtual Handle alloc_on(std::size_t other, std::size_t bytes);
+
+    // --- beside the vendor's other libraries
+    /// The device's address of a buffer, and the API's own stream of a queue. The opened device, or its context, is the
+    /// calling thread's from then on, which those libraries go by.
+    virtual std::uint64_t native_address(Handle buffer);
+    virtual void *native_stream(Handle queue);
 };
 
 /// One entry of the list of backends, made by GT_BACKEND in the backend's file.

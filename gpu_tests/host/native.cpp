@@ -318,4 +318,14 @@ bool NativeBackend::reaches(std::size_t other) {
     return can != 0;
 }
 
+std::uint64_t NativeBackend::native_address(Handle buffer) {
+    enter();
+    return static_cast<Buffer *>(buffer)->address;
+}
+
+void *NativeBackend::native_stream(Handle queue) {
+    enter();
+    return stream_of(queue);
+}
+
 }  // namespace gt

@@ -117,6 +117,8 @@ class NativeBackend : public Backend {
     std::string export_memory(Handle buffer) override;
     Handle import_memory(const std::string &name, std::size_t bytes) override;
     bool reaches(std::size_t other) override;
+    std::uint64_t native_address(Handle buffer) override;
+    void *native_stream(Handle queue) override;
 
   protected:
     /// Open the first of the libraries that is there, or the one that the user names.

@@ -15,7 +15,11 @@ from harness.suites.build import compile_cxx, find_compiler
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-Wall", "-Wextra", "-Ihost")
 _SIMULATION = ("fibers", "sim_groups", "sim_memory", "sim_queue", "images")
 """The units of the simulated GPU."""
-_UNITS = {"cuda": _SIMULATION, "hip": _SIMULATION, "ze": (*_SIMULATION, "ze_images")}
+_UNITS = {
+    "cuda": (*_SIMULATION, "sim_blas", "sim_cublas"),
+    "hip": (*_SIMULATION, "sim_blas", "sim_rocblas"),
+    "ze": (*_SIMULATION, "ze_images"),
+}
 """What a fake is linked of beside its own unit; the kernels come with the simulated GPU."""
 _KERNEL = re.compile(r'extern "C" void (gt_\w+)')
 

@@ -3,6 +3,7 @@
 #include <iterator>
 #include <vector>
 
+#include "../blas.h"
 #include "../gemm.h"
 
 namespace {
@@ -134,6 +135,9 @@ void gemm(Context &context) {
     tensor_cores(context, data, each / 2);
     if (!context.first_failure().empty()) return;
     hopper(context, data, each / 2);
+    if (!context.first_failure().empty()) return;
+    vendor_blas(context, data, each / 2);
+    if (!context.first_failure().empty()) return;
     matrix_cores(context, data, each / 2);
     data.check();
 }
