@@ -141,11 +141,11 @@ def hold(lab: Lab, cell: Cell, limits: Limits, warn: Callable[[str], None]) -> I
     undo_orphans(lab)
     run_id, interrupt = "held", Interrupt()
     with ExitStack() as stack:
+        stack.callback(_remove_empty, lab.home.runs / run_id / "work")
         shop = _workshop(lab, run_id, limits, Listener(), interrupt, Stage.LOAD)
         _open_hypervisor(shop, stack, lab, [cell], interrupt, warn)
         shop.desk = Desk(Lender(), shop.journal)
         yield stack.enter_context(held(cell, shop)), shop.scale
-    _remove_empty(lab.home.runs / run_id / "work")
 
 
 def _executor(shop: Workshop) -> Callable[[Cell, int], Attempt]:

@@ -150,6 +150,7 @@ void Container::give_away(const std::string &path) const {
 void Container::describe(bool gpu) {
     marks_.cdi = folder_.substr(folder_.rfind('-') + 1);
     if (gpu) {
+        std::set<std::string> described;  // more than one file may speak of a vendor's devices
         for (const char *pattern : kNodes) {
             for (const std::string &node : files_like(pattern)) marks_.nodes.push_back(node);
         }
@@ -157,14 +158,11 @@ void Container::describe(bool gpu) {
             for (const std::string &file : files_like((std::string(folder) + "/*").c_str())) {
                 const std::string text = content(file);
                 for (const char *vendor : kVendors) {
-                    if (text.find(vendor) != std::string::npos) devices_.push_back(std::string(vendor) + "=all");
+                    if (text.find(vendor) != std::string::npos) described.insert(std::string(vendor) + "=all");
                 }
             }
         }
-        devices_ = [](const std::vector<std::string> &all) {
-            const std::set<std::string> once(all.begin(), all.end());
-            return std::vector<std::string>(once.begin(), once.end());
-        }(devices_);
+        devices_.assign(described.begin(), described.end());
     }
     std::string nodes;
     for (const std::string &node : marks_.nodes) nodes += (nodes.empty() ? "" : ",") + ("{\"path\":\"" + node + "\"}");

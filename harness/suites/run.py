@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 from harness.errors import UserError
 from harness.model.outcome import Outcome
@@ -75,14 +76,13 @@ NO_API = "none"
 
 
 def to_run(tests: Sequence[TestSpec], backends: Sequence[str], stage: Stage) -> Iterator[tuple[str, TestSpec]]:
-    """Yield (backend, test) for one rung of a stack that offers these backends, in the order in which they are run.
+    """Yield (backend, test) for one rung of a stack that offers these backends: tier by tier, whatever the backend.
 
     A test that is not written for a backend is left out here, and so is ours where no compute API is offered.
     """
-    for backend in backends or (NO_API,):
-        for test in tests:
-            if test.stage is stage and test.runs_on(backend):
-                yield backend, test
+    for test, backend in sorted(product(tests, backends or (NO_API,)), key=lambda pair: pair[0].tier):
+        if test.stage is stage and test.runs_on(backend):
+            yield backend, test
 
 
 def command(

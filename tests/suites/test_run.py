@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.model.outcome import Outcome
 from harness.model.shell import Completed
 from harness.suites.manifest import load_tests
-from harness.suites.run import OUTPUT_LIMIT, run_test
+from harness.suites.run import OUTPUT_LIMIT, run_test, to_run
 
 
 class FakeShell:
@@ -58,3 +58,11 @@ def test_a_timeout_must_be_positive(sources: Path, timeout: float) -> None:
     shell = FakeShell(Completed(0, b"", b"", 0.0))
     with pytest.raises(UserError, match="timeout must be positive"):
         run_test(shell, load_tests(sources)["vecadd"], backend="opencl", timeout=timeout)
+
+
+def test_tests_of_a_rung_come_tier_by_tier_whatever_the_backend(sources: Path) -> None:
+    spec = load_tests(sources)["vecadd"]
+    late, early = (dataclasses.replace(spec, name=name, tier=tier) for name, tier in (("late", 3), ("early", 1)))
+    order = [(backend, test.name) for backend, test in to_run([late, early], ["opencl", "cuda"], spec.stage)]
+    assert order == [("opencl", "early"), ("cuda", "early"), ("opencl", "late"), ("cuda", "late")]
+    assert list(to_run([late, early], [], spec.stage)) == []
