@@ -47,6 +47,7 @@ def built(
     with installed(content, shared_cache) as home:
         for room in ("oci", "headers"):
             (home.home.cache / room).parent.mkdir(parents=True, exist_ok=True)
+            (shared_cache / room).mkdir(parents=True, exist_ok=True)  # whoever runs first finds neither
             (home.home.cache / room).symlink_to(shared_cache / room)
         path = f"{programs}:{os.environ['PATH']}"
         done = home.run("run", home.matrix(MATRIX), "--until", "build", env={"PATH": path})
