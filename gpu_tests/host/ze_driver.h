@@ -38,6 +38,14 @@ struct Found {
 std::vector<Found> find_devices(const Api &api);
 DeviceInfo describe(const Api &api, const Found &found, bool fake);
 
+/// The device in use. The parts below it refer to it, and are empty while there is no context.
+struct Opened {
+    Api api;
+    ze::Object driver = nullptr, device = nullptr, context = nullptr;
+    ze::DeviceProperties about{};
+    std::uint32_t ordinal = 0;  // of the group of queues that computes
+};
+
 ze::DeviceProperties properties_of(const Api &api, ze::Object device);
 Properties properties_for_tests(const Api &api, ze::Object device, const ze::DeviceProperties &about);
 /// The directory of artefacts that fit the device; empty when none does.
