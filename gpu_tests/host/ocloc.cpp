@@ -44,7 +44,7 @@ std::string ocloc_compile(const std::string &source, std::uint32_t device) {
     char id[16];
     std::snprintf(id, sizeof id, "0x%04x", device);
     const char *arguments[] = {"ocloc", "compile", "-q", "-file", "kernel.cl", "-device", id, "-options",
-                               "-cl-std=CL1.2", "-spv_only"};
+                               "-cl-std=CL1.2 -DGT_INTEL_SUBGROUPS", "-spv_only"};
     const auto *text = reinterpret_cast<const std::uint8_t *>(source.c_str());
     const std::uint64_t length = source.size() + 1;
     const char *name = "kernel.cl";

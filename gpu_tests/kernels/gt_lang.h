@@ -77,6 +77,13 @@ static inline float gt_atomic_add_float(volatile __global float *pointer, float 
     return as_float(before);
 }
 #define GT_ATOMIC_ADDF(pointer, value) gt_atomic_add_float((volatile __global float *)(pointer), (value))
+/* Only where Intel's own compiler is told so: a portable SPIR-V module must not ask for Intel's capability. */
+#if defined(GT_INTEL_SUBGROUPS)
+#define GT_HAS_SUBGROUPS
+#define GT_SHUFFLE(value, lane) intel_sub_group_shuffle((value), (gt_uint)(lane))
+#define GT_LANES ((gt_uint)get_max_sub_group_size())
+#define GT_LANE ((gt_uint)get_sub_group_local_id())
+#endif
 
 #elif defined(GT_AMDGPU)
 /* clang for AMD's GPUs without HIP's headers and device library: the compiler's own words. */
