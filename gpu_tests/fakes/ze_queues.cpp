@@ -94,6 +94,13 @@ Result append(List *list, Step step, Object signals, std::uint32_t count, Object
     return result_of(all(list->stream));
 }
 
+/// Only what is shared with the host can be moved or advised upon.
+bool is_shared(const void *address, std::size_t bytes) {
+    sim::Kind kind = sim::Kind::kDevice;
+    const sim::Where where = sim::where(reinterpret_cast<sim::Address>(address), bytes, &kind);
+    return where == sim::Where::kOurs && kind == sim::Kind::kManaged;
+}
+
 }  // namespace
 
 extern "C" {
@@ -171,7 +178,13 @@ Result zeCommandListAppendMemoryCopy(Object list, void *to, const void *from, st
     return append(static_cast<List *>(list), step, signals, count, events);
 }
 Result zeCommandListAppendMemoryPrefetch(Object list, const void *address, std::size_t bytes) {
-    if (sim::where(reinterpret_cast<sim::Address>(address), bytes) != sim::Where::kOurs) return kInvalidArgument;
+    if (!is_shared(address, bytes)) return kInvalidArgument;
+    return append(static_cast<List *>(list), nullptr, nullptr, 0, nullptr);
+}
+Result zeCommandListAppendMemAdvise(Object list, Object device, const void *address, std::size_t bytes,
+                                    std::uint32_t advice) {
+    if (!known(device) || !is_shared(address, bytes)) return kInvalidArgument;
+    if (advice != kAdviseHere && advice != kAdviseHereNoMore) return kUnsupportedFeature;
     return append(static_cast<List *>(list), nullptr, nullptr, 0, nullptr);
 }
 

@@ -40,7 +40,11 @@ class LevelZero final : public Backend {
 
     void close() override { release(); }
 
-    Properties properties() override { return properties_for_tests(on_.api, on_.device, on_.about); }
+    Properties properties() override {
+        Properties p = properties_for_tests(on_.api, on_.device, on_.about);
+        p.ipc = can_adopt_descriptors();
+        return p;
+    }
 
     // --- memory
     Handle alloc(std::size_t bytes, Memory where) override { return buffers_.alloc(bytes, where); }
@@ -65,10 +69,7 @@ class LevelZero final : public Backend {
     }
 
     void prefetch(Handle handle, bool to_device) override {
-        const Buffer *buffer = static_cast<Buffer *>(handle);
-        if (!to_device) return;  // Level Zero has no way back
-        must(on_.api.zeCommandListAppendMemoryPrefetch(queues_.of(nullptr).list, buffer->address, buffer->bytes),
-             "zeCommandListAppendMemoryPrefetch");
+        buffers_.prefetch(*static_cast<Buffer *>(handle), to_device, queues_.of(nullptr).list);
         finish(nullptr);
     }
 
@@ -108,7 +109,9 @@ class LevelZero final : public Backend {
     void finish(Handle queue) override { queues_.finish(queues_.of(queue)); }
     Handle event() override { return queues_.make_event(); }
     void free_event(Handle event) override { queues_.free(static_cast<Event *>(event)); }
-    void record(Handle event, Handle queue) override { queues_.record(*static_cast<Event *>(event), queues_.of(queue)); }
+    void record(Handle event, Handle queue) override {
+        queues_.record(*static_cast<Event *>(event), queues_.of(queue));
+    }
     void wait(Handle queue, Handle event) override { queues_.wait(queues_.of(queue), *static_cast<Event *>(event)); }
 
     double between(Handle first, Handle second) override {
@@ -120,7 +123,9 @@ class LevelZero final : public Backend {
     void free_graph(Handle graph) override { queues_.free_graph(graph); }
 
     // --- between processes and devices
-    std::string export_memory(Handle buffer) override { return buffers_.name_for_others(*static_cast<Buffer *>(buffer)); }
+    std::string export_memory(Handle buffer) override {
+        return buffers_.name_for_others(*static_cast<Buffer *>(buffer));
+    }
 
     Handle import_memory(const std::string &name, std::size_t bytes) override {
         return buffers_.open_named(name, bytes);

@@ -65,6 +65,7 @@ constexpr std::uint32_t kFormatSpirv = 0, kFormatNative = 1;
 constexpr Flags kAccessRw = 1u << 0, kAccessConcurrentAtomic = 1u << 3;
 constexpr Flags kModuleFp16 = 1u << 0, kModuleFp64 = 1u << 1, kModuleInt64Atomics = 1u << 2;
 constexpr Flags kRelaxedMaxSize = 1u << 0;
+constexpr std::uint32_t kAdviseHere = 2, kAdviseHereNoMore = 3;  // of ze_memory_advice_t
 constexpr std::uint64_t kForever = UINT64_MAX;
 
 struct DriverProperties {
@@ -233,6 +234,7 @@ struct IpcHandle {
     X(zeCommandListAppendLaunchKernel, (Object, Object, const GroupCount *, Object, std::uint32_t, Object *))         \
     X(zeCommandListAppendMemoryCopy, (Object, void *, const void *, std::size_t, Object, std::uint32_t, Object *))    \
     X(zeCommandListAppendMemoryPrefetch, (Object, const void *, std::size_t))                                         \
+    X(zeCommandListAppendMemAdvise, (Object, Object, const void *, std::size_t, std::uint32_t))                       \
     X(zeEventPoolCreate, (Object, const EventPoolDesc *, std::uint32_t, Object *, Object *))                          \
     X(zeEventPoolDestroy, (Object))                                                                                   \
     X(zeEventCreate, (Object, const EventDesc *, Object *))                                                           \

@@ -135,7 +135,7 @@ Properties properties_for_tests(const Api &api, Object device, const DevicePrope
     p.managed = access.shared & kAccessRw;
     p.concurrent_managed = access.shared & kAccessConcurrentAtomic;
     p.system_memory = access.system & kAccessRw;
-    p.graphs = p.callbacks = p.ipc = true;
+    p.graphs = p.callbacks = true;
     p.priorities = about.queue_priority > 0;
     return p;
 }

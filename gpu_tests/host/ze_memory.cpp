@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 
 namespace gt {
@@ -13,12 +14,22 @@ using namespace ze;
 
 namespace {
 
+constexpr long kPidfdOpen = 434, kPidfdGetfd = 438;  // C libraries have had no names for them for long
+constexpr std::size_t kExporter = 16;                // where a handle of Intel's driver names its process, if it does
+
+/// Newer drivers of Intel's write the process into the handle, and take the descriptor over themselves.
+bool names_its_process(std::int32_t pid, const IpcHandle &ipc) {
+    std::int32_t named = 0;
+    std::memcpy(&named, ipc.data + kExporter, sizeof named);
+    return named == pid;
+}
+
 /// Take over the descriptor that the handle holds of the other process, and put the own one in its place.
 void adopt_descriptor(std::int32_t pid, IpcHandle &ipc) {
     int theirs = -1;
     std::memcpy(&theirs, ipc.data, sizeof theirs);
-    const long process = ::syscall(434 /* pidfd_open */, pid, 0);
-    const long own = process < 0 ? -1 : ::syscall(438 /* pidfd_getfd */, static_cast<int>(process), theirs, 0);
+    const long process = ::syscall(kPidfdOpen, pid, 0);
+    const long own = process < 0 ? -1 : ::syscall(kPidfdGetfd, static_cast<int>(process), theirs, 0);
     if (process >= 0) ::close(static_cast<int>(process));
     if (own < 0) throw Inapplicable("this kernel does not let a process take over another one's descriptor");
     const int descriptor = static_cast<int>(own);
@@ -26,6 +37,8 @@ void adopt_descriptor(std::int32_t pid, IpcHandle &ipc) {
 }
 
 }  // namespace
+
+bool can_adopt_descriptors() { return ::syscall(kPidfdGetfd, -1, -1, 0) >= 0 || errno != ENOSYS; }
 
 char *address_of(const Place &place) {
     if (!place.buffer) return static_cast<char *>(place.host);
@@ -67,6 +80,17 @@ void Buffers::free(Buffer *buffer) {
     must(give_back(*gone), "zeMemFree");
 }
 
+/// There is no call that moves it back: without the advice the host's next access may do it.
+void Buffers::prefetch(const Buffer &buffer, bool to_device, Object list) {
+    const std::uint32_t advice = to_device ? kAdviseHere : kAdviseHereNoMore;
+    const Result advised = on_.api.zeCommandListAppendMemAdvise(list, on_.device, buffer.address, buffer.bytes, advice);
+    // Advice is a wish, which a device may be unable to grant.
+    if (advised != kUnsupportedFeature) must(advised, "zeCommandListAppendMemAdvise");
+    if (!to_device) return;
+    must(on_.api.zeCommandListAppendMemoryPrefetch(list, buffer.address, buffer.bytes),
+         "zeCommandListAppendMemoryPrefetch");
+}
+
 /// The handle holds a file descriptor of this process, so that the name says which process that is.
 std::string Buffers::name_for_others(const Buffer &buffer) {
     IpcHandle ipc;
@@ -86,7 +110,7 @@ Buffer *Buffers::open_named(const std::string &name, std::size_t bytes) {
     if (name.size() != sizeof pid + sizeof ipc) throw OwnError("that is no name of Level Zero memory");
     std::memcpy(&pid, name.data(), sizeof pid);
     std::memcpy(&ipc, name.data() + sizeof pid, sizeof ipc);
-    if (pid != ::getpid()) adopt_descriptor(pid, ipc);
+    if (pid != ::getpid() && !names_its_process(pid, ipc)) adopt_descriptor(pid, ipc);
     auto buffer = std::make_unique<Buffer>();
     buffer->bytes = bytes;
     buffer->imported = true;

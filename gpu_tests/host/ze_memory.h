@@ -20,6 +20,9 @@ struct Buffer {
 /// Where a copy starts or ends, as Level Zero takes it.
 char *address_of(const Place &place);
 
+/// Whether this kernel lets a process take over a descriptor of another one, by which memory is shared (Linux 5.6).
+bool can_adopt_descriptors();
+
 /// All buffers of the opened device.
 class Buffers {
   public:
@@ -29,6 +32,8 @@ class Buffers {
     /// Memory of another device of the same driver.
     Buffer *alloc_on(ze::Object device, std::size_t bytes);
     void free(Buffer *buffer);
+    /// Move managed memory to the device, or let it go back, by way of this command list.
+    void prefetch(const Buffer &buffer, bool to_device, ze::Object list);
     std::string name_for_others(const Buffer &buffer);
     Buffer *open_named(const std::string &name, std::size_t bytes);
     void release();

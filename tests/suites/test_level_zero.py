@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from harness.model.shell import Completed
+from harness.suites.fakes import build_fake
 
 from .conftest import LocalShell
 
@@ -17,6 +21,16 @@ CHECK = Path(__file__).with_name("ze_abi_check.cpp")
 needs_header = pytest.mark.skipif(
     not HEADER.is_file() or shutil.which("g++") is None, reason="no ze_api.h or g++ (Debian packages: libze-dev g++)"
 )
+
+
+needs_ocloc = pytest.mark.skipif(
+    ctypes.util.find_library("ocloc") is None, reason="no libocloc.so (Debian package: intel-opencl-icd)"
+)
+
+
+def run_on_fake(arguments: list[str], sources: Path, built: Path, cache: Path, **environment: str) -> Completed:
+    shell = LocalShell({"GT_LIBRARY": str(build_fake("ze", sources, cache)), **environment})
+    return shell.run([str(built / "bin/gtrun"), "run", *arguments, "--backend", "level-zero"], timeout=60)
 
 
 def compiles(declarations: Path) -> subprocess.CompletedProcess[str]:
@@ -48,6 +62,14 @@ def test_a_declaration_that_differs_is_noticed(
     done = compiles(tmp_path)
     assert done.returncode != 0
     assert told in done.stderr
+
+
+@needs_ocloc
+def test_memory_is_shared_where_the_driver_takes_the_descriptor_over_by_itself(
+    sources: Path, built: Path, cache: Path
+) -> None:
+    done = run_on_fake(["ipc"], sources, built, cache, GT_FAKE_IPC_NAMES_PROCESS="1")
+    assert done.exit_status == 0, done.stdout.decode()
 
 
 def test_an_absent_loader_is_a_skip(built: Path) -> None:
