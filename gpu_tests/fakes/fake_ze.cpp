@@ -40,19 +40,19 @@ Result fill(std::uint32_t *count, T *out, const T &value) {
     return kSuccess;
 }
 
-Result put(std::uint32_t *count, Object *out, std::uint32_t have, Object (*object)(std::uint32_t)) {
-    if (!out || *count == 0) return *count = have, kSuccess;
-    *count = std::min(*count, have);
-    for (std::uint32_t i = 0; i < *count; ++i) out[i] = object(i);
-    return kSuccess;
-}
-
 }  // namespace
 
 namespace gt_ze {
 
 int index_of(Object device) { return static_cast<int>(static_cast<char *>(device) - device_objects); }
 bool known(Object device) { return index_of(device) >= 0 && index_of(device) < sim::Description::kDevices; }
+
+Result put(std::uint32_t *count, Object *out, std::uint32_t have, Object (*object)(std::uint32_t)) {
+    if (!out || *count == 0) return *count = have, kSuccess;
+    *count = std::min(*count, have);
+    for (std::uint32_t i = 0; i < *count; ++i) out[i] = object(i);
+    return kSuccess;
+}
 
 Result result_of(sim::Status status) {
     switch (status) {

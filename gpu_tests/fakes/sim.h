@@ -62,6 +62,7 @@ enum class Kind { kDevice, kPinned, kManaged };
 Status allocate(std::size_t bytes, Kind kind, Address *address);
 Status release(Address address);
 Status memory_info(std::size_t *free, std::size_t *total);
+Status memory_info(int device, std::size_t *free, std::size_t *total);  // needs no context
 Status share(Address address, unsigned char (&name)[kIpcBytes]);
 Status open_shared(const unsigned char (&name)[kIpcBytes], Address *address);
 Status close_shared(Address address);

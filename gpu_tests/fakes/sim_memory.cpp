@@ -150,9 +150,13 @@ void release_all_of(Context *context) {
 Status memory_info(std::size_t *free, std::size_t *total) {
     if (!in_use()) return kInvalidContext;
     if (const Status broken = condition()) return broken;
+    return memory_info(device_of(in_use()), free, total);
+}
+
+Status memory_info(int device, std::size_t *free, std::size_t *total) {
     Memory &all = memory();
     const std::lock_guard<std::mutex> hold(all.lock);
-    const std::uint64_t used = all.devices[device_of(in_use())].used;
+    const std::uint64_t used = all.devices[device].used;
     *total = capacity();
     *free = used > capacity() ? 0 : capacity() - used;
     return kSuccess;

@@ -23,6 +23,8 @@ constexpr std::uint32_t kTimerBits = 36;
 
 int index_of(ze::Object device);
 bool known(ze::Object device);
+/// What the calls that list something answer: how many there are, or the first of them.
+ze::Result put(std::uint32_t *count, ze::Object *out, std::uint32_t have, ze::Object (*object)(std::uint32_t));
 ze::Result result_of(gt_sim::Status status);
 /// Make the simulated GPU's context of this device the one of the calling thread.
 gt_sim::Context *enter(Context *context, int device);

@@ -1,8 +1,11 @@
 // Level Zero, through its loader libze_loader.so.1.
+#include <memory>
+
 #include "gt_api.h"
 #include "ze_code.h"
 #include "ze_memory.h"
 #include "ze_queues.h"
+#include "ze_sysman.h"
 
 namespace gt {
 namespace {
@@ -42,8 +45,15 @@ class LevelZero final : public Backend {
 
     Properties properties() override {
         Properties p = properties_for_tests(on_.api, on_.device, on_.about);
+        if (!sysman_) sysman_ = std::make_unique<Sysman>(on_);
+        p.memory_info = sysman_->tells();
         p.ipc = can_adopt_descriptors();
         return p;
+    }
+
+    MemoryInfo memory() override {
+        if (!properties().memory_info) throw Inapplicable("the driver does not tell how much memory is free");
+        return sysman_->memory();
     }
 
     // --- memory
@@ -150,6 +160,7 @@ class LevelZero final : public Backend {
 
     void release() {
         if (!on_.context) return;
+        sysman_.reset();
         queues_.release();
         code_.release();
         buffers_.release();
@@ -163,6 +174,7 @@ class LevelZero final : public Backend {
     Queues queues_{on_};
     Code code_{on_};
     Buffers buffers_{on_};
+    std::unique_ptr<Sysman> sysman_;  // asked for when first needed
 };
 
 GT_BACKEND("level-zero", LevelZero);

@@ -62,6 +62,7 @@ constexpr std::uint32_t kQueueAsynchronous = 2, kPriorityNormal = 0, kPriorityHi
 constexpr Flags kPoolHostVisible = 1u << 0, kPoolKernelTimestamp = 1u << 2;
 constexpr Flags kScopeDevice = 1u << 1, kScopeHost = 1u << 2;
 constexpr std::uint32_t kFormatSpirv = 0, kFormatNative = 1;
+constexpr Flags kDeviceIntegrated = 1u << 0;
 constexpr Flags kAccessRw = 1u << 0, kAccessConcurrentAtomic = 1u << 3;
 constexpr Flags kModuleFp16 = 1u << 0, kModuleFp64 = 1u << 1, kModuleInt64Atomics = 1u << 2;
 constexpr Flags kRelaxedMaxSize = 1u << 0;
@@ -205,6 +206,34 @@ struct IpcHandle {
     char data[64];
 };
 
+/// Of Sysman, which numbers its structures anew.
+enum SysmanType : std::uint32_t { kSysmanPciProperties = 0x2, kSysmanMemProperties = 0xb, kSysmanMemState = 0x1e };
+constexpr std::uint32_t kOnDevice = 1;
+
+struct SysmanPciProperties {
+    SysmanType type = kSysmanPciProperties;
+    void *next = nullptr;
+    std::uint32_t domain, bus, device, function;
+    std::int32_t generation, width;
+    std::int64_t bandwidth;
+    Bool bandwidth_counters, packet_counters, replay_counters;
+};
+struct SysmanMemProperties {
+    SysmanType type = kSysmanMemProperties;
+    void *next = nullptr;
+    std::uint32_t kind;
+    Bool on_subdevice;
+    std::uint32_t subdevice, location;
+    std::uint64_t bytes;
+    std::int32_t bus, channels;
+};
+struct SysmanMemState {
+    SysmanType type = kSysmanMemState;
+    const void *next = nullptr;
+    std::uint32_t health;
+    std::uint64_t free, size;
+};
+
 // The parameter lists of the functions that are looked up in the loader. All return a Result.
 #define GT_ZE_FUNCTIONS(X)                                                                                            \
     X(zeInit, (Flags))                                                                                                \
@@ -262,6 +291,17 @@ struct IpcHandle {
     X(zeKernelSetArgumentValue, (Object, std::uint32_t, std::size_t, const void *))
 
 /// Extensions, or younger than 1.0: what is missing is null.
-#define GT_ZE_NEWER_FUNCTIONS(X) X(zeDevicePciGetPropertiesExt, (Object, PciProperties *))
+#define GT_ZE_NEWER_FUNCTIONS(X)                                                   \
+    X(zeDevicePciGetPropertiesExt, (Object, PciProperties *))                      \
+    X(zesDevicePciGetProperties, (Object, SysmanPciProperties *))                  \
+    X(zesDeviceEnumMemoryModules, (Object, std::uint32_t *, Object *))             \
+    X(zesMemoryGetProperties, (Object, SysmanMemProperties *))                     \
+    X(zesMemoryGetState, (Object, SysmanMemState *))
+
+/// Since 1.5. Before, Sysman came with zeInit, and only where an environment variable asked for it.
+#define GT_ZE_1_5_FUNCTIONS(X)                        \
+    X(zesInit, (Flags))                               \
+    X(zesDriverGet, (std::uint32_t *, Object *))      \
+    X(zesDeviceGet, (Object, std::uint32_t *, Object *))
 
 }  // namespace ze

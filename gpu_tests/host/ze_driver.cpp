@@ -17,26 +17,6 @@ namespace {
 
 constexpr std::uint32_t kIntel = 0x8086;
 
-template <class F>
-std::vector<Object> all(F get, const char *what) {
-    std::uint32_t count = 0;
-    must(get(&count, nullptr), what);
-    std::vector<Object> out(count);
-    if (count) must(get(&count, out.data()), what);
-    out.resize(count);
-    return out;
-}
-
-template <class T>
-std::vector<T> listed(Object device, Result (*get)(Object, std::uint32_t *, T *)) {
-    std::uint32_t count = 0;
-    must(get(device, &count, nullptr), "a list of properties");
-    std::vector<T> out(count, T{});
-    if (count) must(get(device, &count, out.data()), "a list of properties");
-    out.resize(count);
-    return out;
-}
-
 }  // namespace
 
 Cause cause_of(Result status) {
@@ -78,6 +58,7 @@ GT_LOOKUP(function, parameters)      \
 if (!api.function) throw ApiFailure(std::string(name) + " lacks the symbol " #function);
     GT_ZE_FUNCTIONS(GT_REQUIRE)
     GT_ZE_NEWER_FUNCTIONS(GT_LOOKUP)
+    GT_ZE_1_5_FUNCTIONS(GT_LOOKUP)
 #undef GT_REQUIRE
 #undef GT_LOOKUP
     fake = ::dlsym(handle, "gt_fake_library") != nullptr;

@@ -13,6 +13,7 @@ struct Api {
 #define GT_MEMBER(name, parameters) Result(*name) parameters = nullptr;
     GT_ZE_FUNCTIONS(GT_MEMBER)
     GT_ZE_NEWER_FUNCTIONS(GT_MEMBER)
+    GT_ZE_1_5_FUNCTIONS(GT_MEMBER)
 #undef GT_MEMBER
 };
 
@@ -52,6 +53,26 @@ Properties properties_for_tests(const Api &api, ze::Object device, const ze::Dev
 std::string target_of(const ze::DeviceProperties &about);
 /// The first group of queues that computes.
 std::uint32_t compute_ordinal(const Api &api, ze::Object device);
+/// Handles that `get` lists in Level Zero's way: first how many, then which. Throws as `must` does.
+template <class F>
+std::vector<ze::Object> all(F get, const char *what) {
+    std::uint32_t count = 0;
+    must(get(&count, nullptr), what);
+    std::vector<ze::Object> out(count);
+    if (count) must(get(&count, out.data()), what);
+    out.resize(count);
+    return out;
+}
+/// Properties that are listed likewise.
+template <class T>
+std::vector<T> listed(ze::Object device, ze::Result (*get)(ze::Object, std::uint32_t *, T *)) {
+    std::uint32_t count = 0;
+    must(get(device, &count, nullptr), "a list of properties");
+    std::vector<T> out(count, T{});
+    if (count) must(get(device, &count, out.data()), "a list of properties");
+    out.resize(count);
+    return out;
+}
 /// The text of a build's log, which is given back.
 std::string take_log(const Api &api, ze::Object log);
 

@@ -18,7 +18,7 @@ _SIMULATION = ("fibers", "sim_groups", "sim_memory", "sim_queue", "images")
 _UNITS = {
     "cuda": (*_SIMULATION, "sim_blas", "sim_cublas"),
     "hip": (*_SIMULATION, "sim_blas", "sim_rocblas"),
-    "ze": (*_SIMULATION, "ze_images", "ze_memory", "ze_code", "ze_queues"),
+    "ze": (*_SIMULATION, "ze_images", "ze_memory", "ze_code", "ze_queues", "ze_sysman"),
 }
 """What a fake is linked of beside its own unit; the kernels come with the simulated GPU."""
 _KERNEL = re.compile(r'extern "C" void (gt_\w+)')

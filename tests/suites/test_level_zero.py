@@ -72,6 +72,16 @@ def test_memory_is_shared_where_the_driver_takes_the_descriptor_over_by_itself(
     assert done.exit_status == 0, done.stdout.decode()
 
 
+@needs_ocloc
+@pytest.mark.parametrize(("environment", "looks"), [({}, True), ({"GT_FAKE_UNPRIVILEGED": "1"}, False)])
+def test_free_memory_is_not_believed_where_the_kernel_calls_all_of_it_free(
+    environment: dict[str, str], looks: bool, sources: Path, built: Path, cache: Path
+) -> None:
+    done = run_on_fake(["memory_walk", "--budget", "0.4"], sources, built, cache, **environment)
+    assert done.exit_status == 0, done.stdout.decode()
+    assert (b"device_memory_returns" in done.stdout) is looks
+
+
 def test_an_absent_loader_is_a_skip(built: Path) -> None:
     shell = LocalShell({"GT_LIBRARY": "libNoSuchLevelZero.so.1"})
     argv = [str(built / "bin/gtrun"), "run", "enumerate", "--backend", "level-zero"]

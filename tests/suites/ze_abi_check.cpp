@@ -1,5 +1,6 @@
 // Holds gpu_tests/host/ze_abi.h against the vendor's own header: sizes, places, numbers, parameters. Compiled, not run.
 #include <level_zero/ze_api.h>
+#include <level_zero/zes_api.h>
 
 #include <cstddef>
 #include <type_traits>
@@ -34,6 +35,9 @@ SAME(ze::ModuleDesc, ze_module_desc_t);
 SAME(ze::KernelDesc, ze_kernel_desc_t);
 SAME(ze::GroupCount, ze_group_count_t);
 SAME(ze::IpcHandle, ze_ipc_mem_handle_t);
+SAME(ze::SysmanPciProperties, zes_pci_properties_t);
+SAME(ze::SysmanMemProperties, zes_mem_properties_t);
+SAME(ze::SysmanMemState, zes_mem_state_t);
 SAME(ze::Bool, ze_bool_t);
 
 AT(ze::DriverProperties, version, ze_driver_properties_t, driverVersion);
@@ -63,6 +67,12 @@ AT(ze::EventPoolDesc, count, ze_event_pool_desc_t, count);
 AT(ze::EventDesc, wait, ze_event_desc_t, wait);
 AT(ze::ModuleDesc, input, ze_module_desc_t, pInputModule);
 AT(ze::KernelDesc, name, ze_kernel_desc_t, pKernelName);
+AT(ze::SysmanPciProperties, function, zes_pci_properties_t, address.function);
+AT(ze::SysmanPciProperties, bandwidth, zes_pci_properties_t, maxSpeed.maxBandwidth);
+AT(ze::SysmanMemProperties, location, zes_mem_properties_t, location);
+AT(ze::SysmanMemProperties, bytes, zes_mem_properties_t, physicalSize);
+AT(ze::SysmanMemState, free, zes_mem_state_t, free);
+AT(ze::SysmanMemState, size, zes_mem_state_t, size);
 
 EQ(ze::kDeviceLost, ZE_RESULT_ERROR_DEVICE_LOST);
 EQ(ze::kOutOfHostMemory, ZE_RESULT_ERROR_OUT_OF_HOST_MEMORY);
@@ -99,8 +109,13 @@ EQ(ze::kAccessConcurrentAtomic, ZE_MEMORY_ACCESS_CAP_FLAG_CONCURRENT_ATOMIC);
 EQ(ze::kModuleFp16, ZE_DEVICE_MODULE_FLAG_FP16);
 EQ(ze::kModuleFp64, ZE_DEVICE_MODULE_FLAG_FP64);
 EQ(ze::kModuleInt64Atomics, ZE_DEVICE_MODULE_FLAG_INT64_ATOMICS);
+EQ(ze::kDeviceIntegrated, ZE_DEVICE_PROPERTY_FLAG_INTEGRATED);
 EQ(ze::kAdviseHere, ZE_MEMORY_ADVICE_SET_PREFERRED_LOCATION);
 EQ(ze::kAdviseHereNoMore, ZE_MEMORY_ADVICE_CLEAR_PREFERRED_LOCATION);
+EQ(ze::kSysmanPciProperties, ZES_STRUCTURE_TYPE_PCI_PROPERTIES);
+EQ(ze::kSysmanMemProperties, ZES_STRUCTURE_TYPE_MEM_PROPERTIES);
+EQ(ze::kSysmanMemState, ZES_STRUCTURE_TYPE_MEM_STATE);
+EQ(ze::kOnDevice, ZES_MEM_LOC_DEVICE);
 EQ(ze::kRelaxedMaxSize, ZE_RELAXED_ALLOCATION_LIMITS_EXP_FLAG_MAX_SIZE);
 
 TYPE(kDriverProperties, DRIVER_PROPERTIES);
