@@ -1,13 +1,12 @@
-// Runs kernels/mma_amd.inc on this CPU: a thread an item, and the matrix instruction with the registers that AMD
-// documents.
+// Runs kernels/mma_amd.inc on this CPU, with the registers that AMD documents of the matrix instruction.
 //
 // Compiled as `gt_lang.h` + `mma_amd.inc` (KERNELS) in the middle of this file. Exit status 0: every product is exact.
-#include "matrix_threads.h"
+#include "matrix_items.h"
 
 struct Deposit {
-    unsigned a[2], b[2];
+    double a[8], b[8];
 };
-static pthread_barrier_t wave_barriers[4];
+static Meeting waves[4] = {{64}, {64}, {64}, {64}};
 static Deposit deposits[4][64];
 
 /// An instruction with one block of side x side.
@@ -26,12 +25,9 @@ static constexpr Instruction kInstructions[] = {
 // The mappings that AMD's matrix instruction calculator prints for CDNA 2 and 3. For 32x32x8 bf16: A[i][k] is in lane
 // 32 * floor(k / 4) + i, register floor(k / 2) % 2, bits 16 * (k % 2); B[k][j] in lane 32 * floor(k / 4) + j likewise;
 // the others have as many k a lane as its registers hold.
-static double element(const Instruction &of, const unsigned *(*registers)(int lane), int row, int k) {
-    const int each = of.k * of.side / 64, bytes = static_cast<int>(gt::bytes_of(of.number));
-    const unsigned char *from = reinterpret_cast<const unsigned char *>(registers(of.side * (k / each) + row));
-    std::uint64_t bits = 0;
-    std::memcpy(&bits, from + k % each * bytes, static_cast<std::size_t>(bytes));
-    return gt::decode(of.number, bits);
+static double element(const Instruction &of, const double *(*held)(int lane), int row, int k) {
+    const int each = of.k * of.side / 64;
+    return held(of.side * (k / each) + row)[k % each];
 }
 // D: lane (32 * floor(i / 4)) % 64 + j and register 4 * floor(i / 8) + i % 4 for 32x32; lane 16 * (i % 4) + j and
 // register floor(i / 4) for fp64.
@@ -40,18 +36,17 @@ static bool holds(const Instruction &of, int i, int j, int lane, int r) {
     return lane == 32 * (i / 4) % 64 + j && r == 4 * (i / 8) + i % 4;
 }
 
-static const unsigned *left_of(int lane) { return deposits[item.local / 64][lane].a; }
-static const unsigned *right_of(int lane) { return deposits[item.local / 64][lane].b; }
+static const double *left_of(int lane) { return deposits[item.local / 64][lane].a; }
+static const double *right_of(int lane) { return deposits[item.local / 64][lane].b; }
 
 template <class T>
 static void gt_cpu_mfma(const char *name, T *c, const unsigned *a, const unsigned *b) {
     const int wave = static_cast<int>(item.local) / 64, lane = static_cast<int>(item.local) % 64;
     const Instruction *of = kInstructions;
     while (std::strcmp(of->name, name)) ++of;
-    const std::size_t held = static_cast<std::size_t>(of->k * of->side / 64) * gt::bytes_of(of->number);
-    std::memcpy(deposits[wave][lane].a, a, held);
-    std::memcpy(deposits[wave][lane].b, b, held);
-    pthread_barrier_wait(&wave_barriers[wave]);
+    decode_registers(of->number, a, of->k * of->side / 64, deposits[wave][lane].a);
+    decode_registers(of->number, b, of->k * of->side / 64, deposits[wave][lane].b);
+    meet(waves[wave]);
     for (int i = 0; i < of->side; ++i) {
         const int j = lane % of->side;  // the only column that a lane holds, in both mappings
         for (int r = 0; r < of->side * of->side / 64; ++r) {
@@ -61,7 +56,7 @@ static void gt_cpu_mfma(const char *name, T *c, const unsigned *a, const unsigne
             c[r] += static_cast<T>(sum);
         }
     }
-    pthread_barrier_wait(&wave_barriers[wave]);
+    meet(waves[wave]);
 }
 
 #define GT_CPU
@@ -69,7 +64,6 @@ static void gt_cpu_mfma(const char *name, T *c, const unsigned *a, const unsigne
 #include KERNELS
 
 int main() {
-    for (pthread_barrier_t &barrier : wave_barriers) pthread_barrier_init(&barrier, nullptr, 64);
     int bad = product<float>("bf16", gt::Number::kBf16, gt_gemm_mfma_bf16, 128, 128, 192);
     bad += product<float>("fp16", gt::Number::kFp16, gt_gemm_mfma_fp16, 128, 128, 192);
     bad += product<float>("fp32", gt::Number::kFp32, gt_gemm_mfma_fp32, 128, 128, 192);

@@ -1,12 +1,12 @@
-// Runs kernels/mma_nv.inc on this CPU: a thread an item, and the matrix instruction as the PTX ISA defines its fragments.
+// Runs kernels/mma_nv.inc on this CPU, with the matrix instruction as the PTX ISA defines its fragments.
 //
 // Compiled as `gt_lang.h` + `mma_nv.inc` (KERNELS) in the middle of this file. Exit status 0: every product is exact.
-#include "matrix_threads.h"
+#include "matrix_items.h"
 
-static pthread_barrier_t warp_barriers[8];
 struct Deposit {
-    unsigned a[4], b[2];
+    double a[16], b[8];
 };
+static Meeting warps[8] = {{32}, {32}, {32}, {32}, {32}, {32}, {32}, {32}};
 static Deposit deposits[8][32];
 
 static gt::Number format(const char *types) {
@@ -21,32 +21,29 @@ static gt::Number format(const char *types) {
 // groupID + 8, and at k = threadID_in_group * 2 + (i & 1), plus 8 for i >= 4; m16n8k8 (tf32) and m16n8k32 likewise.
 static double a_element(int warp, gt::Number n, int row, int k) {
     const int each = 4 / static_cast<int>(gt::bytes_of(n)), half = 4 * each;  // elements a register, k of the first half
-    const int lane = row % 8 * 4 + k % half / each, i = (k / half * 2 + row / 8) * each + k % each;
-    const unsigned word = deposits[warp][lane].a[i / each] >> (32 / each * (i % each));
-    return gt::decode(n, each == 1 ? word : word & ((1u << 32 / each) - 1));
+    return deposits[warp][row % 8 * 4 + k % half / each].a[(k / half * 2 + row / 8) * each + k % each];
 }
 static double b_element(int warp, gt::Number n, int k, int column) {
     const int each = 4 / static_cast<int>(gt::bytes_of(n)), half = 4 * each;
-    const int lane = column * 4 + k % half / each, i = k / half * each + k % each;
-    const unsigned word = deposits[warp][lane].b[i / each] >> (32 / each * (i % each));
-    return gt::decode(n, each == 1 ? word : word & ((1u << 32 / each) - 1));
+    return deposits[warp][column * 4 + k % half / each].b[k / half * each + k % each];
 }
 template <class T>
 static void gt_cpu_mma(const char *types, T *c, const unsigned *a, const unsigned *b) {
     const int warp = item.local / 32, lane = item.local % 32;
-    std::memcpy(deposits[warp][lane].a, a, 16);
-    std::memcpy(deposits[warp][lane].b, b, 8);
-    pthread_barrier_wait(&warp_barriers[warp]);
     const gt::Number n = format(types);
+    const int each = 4 / static_cast<int>(gt::bytes_of(n));
+    decode_registers(n, a, 4 * each, deposits[warp][lane].a);
+    decode_registers(n, b, 2 * each, deposits[warp][lane].b);
+    meet(warps[warp]);
     for (int i = 0; i < 4; ++i) {
         const int row = lane / 4 + (i < 2 ? 0 : 8), column = lane % 4 * 2 + (i & 1);
         double sum = 0.0;
-        for (int k = 0; k < 32 / static_cast<int>(gt::bytes_of(n)); ++k) {
+        for (int k = 0; k < 8 * each; ++k) {
             sum += a_element(warp, n, row, k) * b_element(warp, n, k, column);
         }
         c[i] += static_cast<T>(sum);
     }
-    pthread_barrier_wait(&warp_barriers[warp]);
+    meet(warps[warp]);
 }
 
 #define GT_CPU
@@ -54,7 +51,6 @@ static void gt_cpu_mma(const char *types, T *c, const unsigned *a, const unsigne
 #include KERNELS
 
 int main() {
-    for (pthread_barrier_t &barrier : warp_barriers) pthread_barrier_init(&barrier, nullptr, 32);
     int bad = product<float>("bf16", gt::Number::kBf16, gt_gemm_mma_bf16, 128, 128, 192);
     bad += product<float>("fp16", gt::Number::kFp16, gt_gemm_mma_fp16, 128, 128, 192);
     bad += product<float>("tf32", gt::Number::kTf32, gt_gemm_mma_tf32, 128, 128, 192);

@@ -18,15 +18,12 @@ def _run(
     kernels = sources / "kernels"
     source = (kernels / f"{kernel}.inc").read_text()
     assert change[0] in source
-    language = (kernels / "gt_lang.h").read_text() + "\n#undef GT_SHARED\n"
-    # The items of a group are threads here, so what they share is not thread-local.
-    language += "#define GT_SHARED(type, name, count) static type name[count]\n"
-    (folder / "kernels.h").write_text(language + source.replace(*change))
-    arguments = ["-std=c++17", "-O1", "-w", f"-I{sources.resolve()}", f'-DKERNELS="{folder / "kernels.h"}"']
+    (folder / "kernels.h").write_text((kernels / "gt_lang.h").read_text() + "\n" + source.replace(*change))
+    root = sources.resolve()
+    arguments = ["-std=c++17", "-O2", "-w", f"-I{root}", f'-DKERNELS="{folder / "kernels.h"}"']
     program = folder / "mma_layout"
-    compile_cxx(
-        find_compiler(), [*arguments, str(HERE / f"{emulation}_layout.cpp"), "-o", str(program), "-pthread"], cwd=folder
-    )
+    files = [str(HERE / f"{emulation}_layout.cpp"), str(root / "fakes" / "fibers.cpp")]
+    compile_cxx(find_compiler(), [*arguments, *files, "-o", str(program)], cwd=folder)
     return subprocess.run([str(program)], capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -72,6 +69,11 @@ def test_a_wrong_map_of_mfma_is_noticed(sources: Path, tmp_path: Path, change: t
     assert int(words[words.index(wrong) + 1]) > 0
 
 
+def test_items_that_wait_at_different_places_are_told(sources: Path, tmp_path: Path) -> None:
+    done = _run(sources, tmp_path, ("GT_BARRIER(); ", "if (lid != 7u) GT_BARRIER(); "), "wgmma_nv", "wgmma")
+    assert (done.returncode, done.stdout) == (2, "items wait for each other at different places\n")
+
+
 def test_products_by_emulated_wgmma_instructions_are_exact(sources: Path, tmp_path: Path) -> None:
     done = _run(sources, tmp_path, kernel="wgmma_nv", emulation="wgmma")
     assert done.returncode == 0, done.stdout
@@ -86,6 +88,7 @@ def test_products_by_emulated_wgmma_instructions_are_exact(sources: Path, tmp_pa
         ("fa + 4u, fb + 4u", "fa + 4u, fb + 6u"),
         ("8u * (r / 2u % 2u)", "8u * (r % 2u)"),
         ("warp / 4u * 8192u", "warp / 4u * 4096u"),  # where the second warpgroup's rows of A begin
+        ("warp / 4u * 8192u", "warp / 5u * 8192u"),  # a descriptor that is not the same in all warps of a warpgroup
     ],
 )
 def test_a_wrong_map_of_wgmma_is_noticed(sources: Path, tmp_path: Path, change: tuple[str, str]) -> None:
