@@ -69,6 +69,39 @@ def test_a_wrong_map_of_mfma_is_noticed(sources: Path, tmp_path: Path, change: t
     assert int(words[words.index(wrong) + 1]) > 0
 
 
+def test_products_by_emulated_wmma_instructions_are_exact(sources: Path, tmp_path: Path) -> None:
+    done = _run(sources, tmp_path, kernel="wmma_amd", emulation="wmma")
+    assert done.returncode == 0, done.stdout
+    formats = ["bf16", "fp16", "int8", "bf16_gfx12", "fp16_gfx12", "fp8_gfx12", "int8_gfx12"]
+    assert done.stdout.split() == [word for name in formats for word in (name, "0")]
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong", "right"),
+    [
+        # The rows of one generation in the other.
+        (("gt_uint r) { return 2u * r + lane / 16u; }", "gt_uint r) { return 8u * (lane / 16u) + r; }"),
+         "bf16", "bf16_gfx12"),
+        (("gt_uint r) { return 8u * (lane / 16u) + r; }", "gt_uint r) { return 2u * r + lane / 16u; }"),
+         "int8_gfx12", "int8"),
+        # Lanes above 15 that do not hold what those below hold, in both operands.
+        (("gt_uint, gt_uint w) { return w; }", "gt_uint lane, gt_uint w) { return w ^ (lane / 16u * 2u); }"),
+         "int8", "int8_gfx12"),
+        # The words that a lane of gfx12 holds, in B alone: in both operands alike, another order of k changes nothing.
+        (("16u * j + lane % 16u, word)", "16u * j + lane % 16u, word ^ 2u)"), "fp16_gfx12", ""),
+    ],
+)  # fmt: skip
+def test_a_wrong_map_of_wmma_is_noticed(
+    sources: Path, tmp_path: Path, change: tuple[str, str], wrong: str, right: str
+) -> None:
+    done = _run(sources, tmp_path, change, kernel="wmma_amd", emulation="wmma")
+    assert done.returncode == 1
+    words = done.stdout.split()
+    found = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    assert found[wrong] > 0
+    assert found.get(right, 0) == 0
+
+
 def test_items_that_wait_at_different_places_are_told(sources: Path, tmp_path: Path) -> None:
     done = _run(sources, tmp_path, ("GT_BARRIER(); ", "if (lid != 7u) GT_BARRIER(); "), "wgmma_nv", "wgmma")
     assert (done.returncode, done.stdout) == (2, "items wait for each other at different places\n")

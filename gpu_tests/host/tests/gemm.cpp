@@ -1,6 +1,7 @@
 // Matrix products in every format of numbers that a device has: exact on whole numbers, timed on random ones.
 #include <cstdlib>
 #include <iterator>
+#include <string>
 #include <vector>
 
 #include "../blas.h"
@@ -48,6 +49,18 @@ constexpr GemmKernel kMi200[] = {
 constexpr GemmKernel kMi300[] = {
     {"int8_mfma", "gt_gemm_mfma_int8", Number::kInt8, Sum::kInt32, Engine::kMatrix, kMma, false, 256, 0},
     {"fp8_mfma", "gt_gemm_mfma_fp8", Number::kFp8Fnuz, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+};
+
+constexpr GemmKernel kRdna3[] = {
+    {"bf16_wmma", "gt_gemm_wmma_gfx11_bf16", Number::kBf16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"fp16_wmma", "gt_gemm_wmma_gfx11_fp16", Number::kFp16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"int8_wmma", "gt_gemm_wmma_gfx11_int8", Number::kInt8, Sum::kInt32, Engine::kMatrix, kMma, false, 256, 0},
+};
+constexpr GemmKernel kRdna4[] = {
+    {"bf16_wmma", "gt_gemm_wmma_gfx12_bf16", Number::kBf16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"fp16_wmma", "gt_gemm_wmma_gfx12_fp16", Number::kFp16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"int8_wmma", "gt_gemm_wmma_gfx12_int8", Number::kInt8, Sum::kInt32, Engine::kMatrix, kMma, false, 256, 0},
+    {"fp8_wmma", "gt_gemm_wmma_gfx12_fp8", Number::kFp8, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
 };
 
 /// The number in sm_90, sm_120 …; 0 for what is not NVIDIA's.
@@ -98,24 +111,47 @@ void hopper(Context &context, MatrixData &data, double seconds) {
     }
 }
 
+/// What an architecture of AMD's has to multiply matrices: the file of kernels, and its kernels.
+struct MatrixUnits {
+    std::string what, file;
+    std::vector<GemmKernel> kernels;
+    bool fp8 = false;
+};
+
+template <std::size_t N, std::size_t M>
+std::vector<GemmKernel> both(const GemmKernel (&first)[N], const GemmKernel (&second)[M]) {
+    std::vector<GemmKernel> out(std::begin(first), std::end(first));
+    out.insert(out.end(), std::begin(second), std::end(second));
+    return out;
+}
+
+/// Without kernels where the architecture is none of those.
+MatrixUnits amd_units(const std::string &architecture) {
+    const auto family = [&](const char *name) { return architecture.rfind(name, 0) == 0; };
+    if (architecture == "gfx90a") return {"mfma", "mma_amd", both(kAmd, kMi200), false};
+    if (architecture == "gfx942") return {"mfma", "mma_amd", both(kAmd, kMi300), true};
+    if (family("gfx110") || family("gfx115")) {
+        return {"wmma", "wmma_amd", {std::begin(kRdna3), std::end(kRdna3)}, false};
+    }
+    if (family("gfx120")) return {"wmma", "wmma_amd", {std::begin(kRdna4), std::end(kRdna4)}, true};
+    return {};
+}
+
 /// AMD's matrix cores; only through HIP, for whose architectures alone the instructions are compiled. They have never
 /// run on hardware: their index maps are proved by emulation.
 void matrix_cores(Context &context, MatrixData &data, double seconds) {
-    const std::string architecture = context.backend.properties().architecture;
-    const bool wide = architecture == "gfx942";
-    if (context.options.backend != "hip" || context.kind() != "gpu" || (!wide && architecture != "gfx90a")) {
-        context.skipped("mfma", "no matrix cores of gfx90a or gfx942 behind this backend");
-        return;
-    }
-    const Handle module = context.module("mma_amd");
-    std::vector<GemmKernel> kernels(std::begin(kAmd), std::end(kAmd));
-    if (wide) kernels.insert(kernels.end(), std::begin(kMi300), std::end(kMi300));
-    else kernels.insert(kernels.end(), std::begin(kMi200), std::end(kMi200));
-    for (const GemmKernel &kernel : kernels) {
+    const MatrixUnits units = amd_units(context.backend.properties().architecture);
+    const bool there = context.options.backend == "hip" && context.kind() == "gpu";
+    const std::string behind = " behind this backend";
+    if (!there || units.what != "mfma") context.skipped("mfma", "no matrix cores of gfx90a or gfx942" + behind);
+    if (!there || units.what != "wmma") context.skipped("wmma", "no matrix units of gfx11 or gfx12" + behind);
+    if (!there || units.kernels.empty()) return;
+    const Handle module = context.module(units.file);
+    for (const GemmKernel &kernel : units.kernels) {
         measure(context, data, *kernel_multiplier(context, module, kernel), seconds);
         if (!context.first_failure().empty()) return;
     }
-    if (!wide) context.skipped("fp8_mfma", "matrix cores take fp8 since gfx942");
+    if (!units.fp8) context.skipped("fp8_" + units.what, "these matrix units take no fp8");
 }
 
 void gemm(Context &context) {
