@@ -86,7 +86,7 @@ extern "C" {
 
 int hipInit(unsigned) {
     if (is("no_platform")) return kUnknown;
-    return count_devices() == 0 ? kNoDevice : kSuccess;
+    return count_devices() == 0 ? kInvalidDevice : kSuccess;  // as HIP 5.7 has it; later ones succeed here
 }
 int hipGetDeviceCount(int *count) { return *count = devices(), *count == 0 ? kNoDevice : kSuccess; }
 int hipDriverGetVersion(int *version) { return *version = 60342134, kSuccess; }  // HIP 6.3

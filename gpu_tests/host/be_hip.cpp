@@ -50,7 +50,8 @@ class Hip final : public NativeBackend {
 
     std::vector<DeviceInfo> enumerate() override {
         const int status = api_.hipInit(0);
-        if (status == kNoDevice) return {};
+        // HIP 5.7 calls a machine without a GPU an invalid device.
+        if (status == kNoDevice || status == kInvalidDevice) return {};
         must(status, "hipInit");
         int count = 0, version = 0;
         const int counted = api_.hipGetDeviceCount(&count);

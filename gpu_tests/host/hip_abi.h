@@ -13,7 +13,7 @@ enum Attribute : int {
 };
 
 constexpr int kCopyByAddress = 4;  // hipMemcpyDefault
-constexpr int kNoDevice = 100, kPeerAccessAlreadyEnabled = 704;
+constexpr int kNoDevice = 100, kInvalidDevice = 101, kPeerAccessAlreadyEnabled = 704;
 constexpr int kDeviceCpu = -1;     // hipCpuDeviceId
 constexpr std::size_t kPropertiesMost = 8192;  // more than any version of hipDeviceProp_t
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.model.outcome import Outcome
 from harness.model.records import TestResult
+from harness.suites.fakes import build_fake
 from harness.suites.manifest import load_tests
 from harness.suites.run import run_test
 from harness.suites.wire import parse
@@ -103,3 +104,13 @@ def test_a_link_below_what_both_its_ends_can_do_is_told(
     (part,) = [record for record in records if record["ev"] == "part"]
     assert part["name"] == "full_link"
     assert part["reason"] == f"{OFFERED} runs at 2.5 GT/s x16 now, both ends of its link can do 16 GT/s x16"
+
+
+def test_hip_without_a_gpu_offers_no_device_whichever_error_its_release_has_for_that(
+    sources: Path, cache: Path, built: Path
+) -> None:
+    library = build_fake("hip", sources, cache)
+    shell = LocalShell({"GT_LIBRARY": str(library), "GT_FAKE_FAULT": "no_device"})
+    test = load_tests(sources)["enumerate"]
+    (result,) = run_test(shell, test, backend="hip", timeout=60, gpu_tests_dir=str(built))[0]
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "devices_found: 1 of 1 wrong (0 devices)")
