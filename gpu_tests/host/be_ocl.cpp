@@ -1,6 +1,7 @@
 // OpenCL, through the installable-client-driver loader libOpenCL.so.1.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "cl_abi.h"
 #include "gt_api.h"
+#include "intel.h"
 
 namespace gt {
 namespace {
@@ -143,6 +145,8 @@ class OpenCl final : public Backend {
         const std::string extensions = ' ' + text(device_, kDeviceExtensions) + ' ';
         const auto has = [&](const char *name) { return extensions.find(std::string(" ") + name + " ") != std::string::npos; };
         p.fp16 = has("cl_khr_fp16");
+        if (has("cl_intel_device_attribute_query")) p.architecture = intel_target(value<Uint>(device_, kDeviceIdIntel));
+        if (has("cl_intel_subgroup_matrix_multiply_accumulate")) p.matrix_subgroup = smallest_subgroup();
         p.int64_atomics = has("cl_khr_int64_base_atomics") && has("cl_khr_int64_extended_atomics");
         const Ulong shared = svm();
         // Coarse-grained memory would have to be mapped around every look at it: that is no managed memory.
@@ -350,6 +354,14 @@ class OpenCl final : public Backend {
         T out{};
         if (api_.clGetDeviceInfo(device, what, sizeof out, &out, nullptr) != kSuccess) return T{};
         return out;
+    }
+
+    /// The matrix functions are those of the smallest sub-group that a device of Intel's has; 0: it does not tell.
+    Uint smallest_subgroup() {
+        std::size_t sizes[8] = {}, bytes = 0;
+        if (api_.clGetDeviceInfo(device_, kDeviceSubGroupSizesIntel, sizeof sizes, sizes, &bytes) != kSuccess) return 0;
+        std::size_t *const end = sizes + bytes / sizeof *sizes;
+        return sizes == end ? 0 : static_cast<Uint>(*std::min_element(sizes, end));
     }
 
     Ulong svm() { return api_.clSVMAlloc ? value<Ulong>(device_, kDeviceSvmCapabilities) : 0; }

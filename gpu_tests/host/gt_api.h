@@ -77,6 +77,7 @@ struct Properties {
     std::size_t max_group = 0;         // work items of a group
     std::size_t shared_bytes = 0;      // of one group
     std::uint32_t subgroup = 0;        // width of a warp, wavefront or sub-group
+    std::uint32_t matrix_subgroup = 0; // width of a sub-group that has Intel's matrix functions
     std::uint64_t l2_bytes = 0;
     double clock_hz = 0.0;             // highest clock of the compute units
     double memory_clock_hz = 0.0;      // of the memory's command clock: data moves on both edges

@@ -121,7 +121,8 @@ Absence Context::absence(const std::string &file, const CodeTarget &target) cons
 
 Handle Context::module(const std::string &file) { return module(file, backend.targets()); }
 
-Handle Context::module(const std::string &file, const std::vector<CodeTarget> &targets) {
+Handle Context::module(const std::string &file, const std::vector<CodeTarget> &targets,
+                       const std::string &definitions) {
     phase("load device code");
     std::string refusals, lacking;
     bool refused = false;
@@ -129,7 +130,7 @@ Handle Context::module(const std::string &file, const std::vector<CodeTarget> &t
         if (!options.form.empty() && options.form != target.name) continue;
         std::string code;
         if (target.form == Form::kSource) {
-            code = source(file);
+            code = definitions + source(file);
         } else if (!artefact(file, target, code)) {
             if (lacking.empty()) lacking = absence(file, target).why;
             continue;

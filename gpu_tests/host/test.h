@@ -73,7 +73,8 @@ class Context {
     /// options ask for. The form is reported with the result. A driver that refuses every form: ApiFailure.
     Handle module(const std::string &file);
     /// The same for these targets alone, of which no other file is for.
-    Handle module(const std::string &file, const std::vector<CodeTarget> &targets);
+    /// `definitions` stand before the source.
+    Handle module(const std::string &file, const std::vector<CodeTarget> &targets, const std::string &definitions = "");
     const std::string &code_form() const { return code_form_; }
 
     /// The value of `--set KEY=VALUE`; empty when it was not given.

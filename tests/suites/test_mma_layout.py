@@ -13,14 +13,19 @@ HERE = Path(__file__).resolve().parent
 
 
 def _run(
-    sources: Path, folder: Path, change: tuple[str, str] = ("", ""), kernel: str = "mma_nv", emulation: str = "mma"
+    sources: Path,
+    folder: Path,
+    change: tuple[str, str] = ("", ""),
+    kernel: str = "mma_nv",
+    emulation: str = "mma",
+    definitions: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
     kernels = sources / "kernels"
     source = (kernels / f"{kernel}.inc").read_text()
     assert change[0] in source
     (folder / "kernels.h").write_text((kernels / "gt_lang.h").read_text() + "\n" + source.replace(*change))
     root = sources.resolve()
-    arguments = ["-std=c++17", "-O2", "-w", f"-I{root}", f'-DKERNELS="{folder / "kernels.h"}"']
+    arguments = ["-std=c++17", "-O2", "-w", f"-I{root}", f'-DKERNELS="{folder / "kernels.h"}"', *definitions]
     program = folder / "mma_layout"
     files = [str(HERE / f"{emulation}_layout.cpp"), str(root / "fakes" / "fibers.cpp")]
     compile_cxx(find_compiler(), [*arguments, *files, "-o", str(program)], cwd=folder)
@@ -100,6 +105,32 @@ def test_a_wrong_map_of_wmma_is_noticed(
     found = dict(zip(words[::2], map(int, words[1::2]), strict=True))
     assert found[wrong] > 0
     assert found.get(right, 0) == 0
+
+
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_products_by_emulated_matrix_functions_of_intels_sub_groups_are_exact(
+    sources: Path, tmp_path: Path, lanes: int
+) -> None:
+    done = _run(sources, tmp_path, kernel="mma_intel", emulation="xmx", definitions=(f"-DGT_XMX_LANES={lanes}",))
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.split() == ["bf16", "0", "fp16", "0", "int8", "0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "lanes"),
+    [
+        (("lane * (32u / GT_XMX_LANES)", "lane * 4u"), 16),  # what a lane of 8 holds of a row
+        (("fb[4 * at] = four.x, fb[4 * at + 1] = four.y", "fb[4 * at] = four.y, fb[4 * at + 1] = four.x"), 8),
+        (("subgroup / 4u * (2u * GT_XMX_LANES)", "subgroup / 4u * 16u"), 16),  # rows as sub-groups of 8 share them
+        (("(right + GT_XMX_LANES * j * row_bytes", "(right + 8 * j * row_bytes"), 16),
+        (("8u * i + r, place", "8u * i + (r ^ 1u), place"), 8),
+    ],
+)
+def test_a_wrong_map_of_intels_sub_groups_is_noticed(
+    sources: Path, tmp_path: Path, change: tuple[str, str], lanes: int
+) -> None:
+    definitions = (f"-DGT_XMX_LANES={lanes}",)
+    assert _run(sources, tmp_path, change, "mma_intel", "xmx", definitions).returncode == 1
 
 
 def test_items_that_wait_at_different_places_are_told(sources: Path, tmp_path: Path) -> None:

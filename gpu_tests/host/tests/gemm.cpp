@@ -63,6 +63,12 @@ constexpr GemmKernel kRdna4[] = {
     {"fp8_wmma", "gt_gemm_wmma_gfx12_fp8", Number::kFp8, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
 };
 
+constexpr GemmKernel kIntel[] = {
+    {"bf16_xmx", "gt_gemm_xmx_bf16", Number::kBf16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"fp16_xmx", "gt_gemm_xmx_fp16", Number::kFp16, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0},
+    {"int8_xmx", "gt_gemm_xmx_int8", Number::kInt8, Sum::kInt32, Engine::kMatrix, kMma, false, 256, 0},
+};
+
 /// The number in sm_90, sm_120 …; 0 for what is not NVIDIA's.
 int compute_capability(const std::string &architecture) {
     return architecture.rfind("sm_", 0) == 0 ? std::atoi(architecture.c_str() + 3) : 0;
@@ -154,6 +160,31 @@ void matrix_cores(Context &context, MatrixData &data, double seconds) {
     if (!units.fp8) context.skipped("fp8_" + units.what, "these matrix units take no fp8");
 }
 
+/// Intel's matrix engines: through OpenCL, whose language alone has the functions, as source; and through Level Zero,
+/// as what ocloc made of it. They have never run on hardware: their index maps are proved by emulation.
+void matrix_engines(Context &context, MatrixData &data, double seconds) {
+    const Properties properties = context.backend.properties();
+    const bool level_zero = context.options.backend == "level-zero";
+    const bool targeted = properties.architecture == "pvc" || properties.architecture.rfind("dg2-", 0) == 0;
+    const bool known = properties.matrix_subgroup == 8 || properties.matrix_subgroup == 16;
+    if (context.kind() != "gpu" || !(level_zero ? targeted : known)) {
+        return context.skipped("xmx", "no matrix engines of Xe-HPG, Xe-HPC or later behind this backend");
+    }
+    Handle module = nullptr;
+    try {
+        const std::string lanes = "#define GT_XMX_LANES " + std::to_string(properties.matrix_subgroup) + "\n";
+        CodeTarget target{Form::kSource, "source", "", ""};
+        if (level_zero) target = {Form::kBinary, "binary", properties.architecture + "-xmx", "bin"};
+        module = context.module("mma_intel", {target}, lanes);
+    } catch (const Inapplicable &e) {
+        return context.skipped("xmx", e.what());
+    }
+    for (const GemmKernel &kernel : kIntel) {
+        measure(context, data, *kernel_multiplier(context, module, kernel), seconds);
+        if (!context.first_failure().empty()) return;
+    }
+}
+
 void gemm(Context &context) {
     context.open_device();
     const Properties properties = context.backend.properties();
@@ -175,6 +206,8 @@ void gemm(Context &context) {
     vendor_blas(context, data, each / 2);
     if (!context.first_failure().empty()) return;
     matrix_cores(context, data, each / 2);
+    if (!context.first_failure().empty()) return;
+    matrix_engines(context, data, each / 2);
     data.check();
 }
 
