@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "rates.h"
+#include "roofline.h"
 
 namespace gt {
 
@@ -19,7 +19,7 @@ Roof arithmetic_roof(Context &context, Number number, Engine engine) {
         // The others depend on what the compiler makes of them.
         each = number == Number::kFp64 ? rates->fp64 : rates->fp32;
     }
-    const double per_clock = 2.0 * each * device.compute_units;
+    const double per_clock = 2.0 * each * counted_units(context, *rates);
     Roof roof;
     roof.at_clock = per_clock * context.telemetry().look().clock_hz;
     // A device may be clocked higher than its data sheet says.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 
@@ -36,6 +37,16 @@ PciLink link_of(const std::string &device, const char *which) {
 }
 
 double speed(const PciLink &link) { return link.width * link.rate; }
+
+/// A number of a node of the topology: lines of a name and a number.
+unsigned long long property(const std::string &path, const std::string &wanted) {
+    std::ifstream file(path);
+    std::string name;
+    for (unsigned long long value; file >> name >> value;) {
+        if (name == wanted) return value;
+    }
+    return 0;
+}
 
 }  // namespace
 
@@ -81,6 +92,24 @@ std::vector<PciGpu> pci_gpus(const std::string &root) {
     ::closedir(entries);
     std::sort(out.begin(), out.end(), [](const PciGpu &a, const PciGpu &b) { return a.bdf < b.bdf; });
     return out;
+}
+
+std::uint32_t kfd_compute_units(const std::string &root, const std::string &bdf) {
+    unsigned domain = 0, bus = 0, device = 0, function = 0;
+    if (std::sscanf(bdf.c_str(), "%x:%x:%x.%x", &domain, &bus, &device, &function) != 4) return 0;
+    const unsigned location = bus << 8 | device << 3 | function;
+    const std::string folder = root + "/class/kfd/kfd/topology/nodes";
+    DIR *entries = ::opendir(folder.c_str());
+    if (!entries) return 0;
+    std::uint32_t units = 0;
+    while (const dirent *entry = ::readdir(entries)) {
+        const std::string node = folder + "/" + entry->d_name + "/properties";
+        const unsigned long long lanes = property(node, "simd_count"), each = property(node, "simd_per_cu");
+        if (each == 0 || property(node, "location_id") != location || property(node, "domain") != domain) continue;
+        units = static_cast<std::uint32_t>(lanes / each);
+    }
+    ::closedir(entries);
+    return units;
 }
 
 }  // namespace gt

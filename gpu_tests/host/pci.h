@@ -33,4 +33,8 @@ std::vector<PciGpu> pci_gpus(const std::string &root);
 /// a device that is passed through is not the real one.
 PciGpu pci_device(const std::string &root, const std::string &bdf);
 
+/// The compute units of an AMD GPU by its kernel driver's topology, `simd_count` over `simd_per_cu`; 0: not told. The
+/// APIs count those of RDNA in ones or in pairs (work-group processors), the kernel always in ones.
+std::uint32_t kfd_compute_units(const std::string &root, const std::string &bdf);
+
 }  // namespace gt

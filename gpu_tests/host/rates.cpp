@@ -7,8 +7,8 @@ namespace {
 /// with one: what its data sheet states, over 2, units and clock; tests/suites/rates_check.cpp does that sum. AMD's
 /// stand as FLOPS/clock/CU in table 1 of the white papers of CDNA, CDNA 2, CDNA 3 and CDNA 4 as well.
 ///
-/// RDNA is not here: HIP and OpenCL count its units in pairs or in ones, as GPU_ENABLE_WGP_MODE has it, so a number
-/// that is right of one is half of the other. Nor are sm_87, sm_103 and sm_121, for which no source was at hand.
+/// Units of RDNA are counted in ones (counted_units); its matrix rates stand in "Using the Matrix Cores of AMD RDNA 4
+/// architecture GPUs" (GPUOpen) as well. Not here, as no source was at hand: sm_87, sm_103, sm_121, gfx1151, Intel's.
 constexpr Rates kRates[] = {
     // architecture, fp32, fp64, fp16, int32,  matrix: fp64, tf32, fp16, bf16, int8, fp8, fp32
     {"sm_50", 128, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0},
@@ -31,6 +31,12 @@ constexpr Rates kRates[] = {
     {"gfx90a", 128, 64, 0, 0, 128, 0, 512, 512, 512, 0, 128},            // MI250X, packed fp32; packed fp16: not stated
     {"gfx942", 128, 64, 0, 0, 128, 512, 1024, 1024, 2048, 2048, 128},    // MI300X, packed fp32; packed fp16: not stated
     {"gfx950", 128, 64, 0, 0, 64, 0, 2048, 2048, 4096, 4096, 128},       // MI355X, packed fp32; it lost tf32
+    {"gfx1030", 64, 0, 128, 0, 0, 0, 0, 0, 0, 0, 0},            // RX 6950 XT; fp64 of RDNA: not stated
+    {"gfx1100", 128, 0, 0, 0, 0, 0, 256, 256, 256, 0, 0},       // RX 7900 XTX, paired fp32; packed fp16: not stated
+    {"gfx1101", 128, 0, 0, 0, 0, 0, 256, 256, 256, 0, 0},
+    {"gfx1102", 128, 0, 0, 0, 0, 0, 256, 256, 256, 0, 0},
+    {"gfx1200", 128, 0, 0, 0, 0, 0, 512, 512, 1024, 1024, 0},
+    {"gfx1201", 128, 0, 0, 0, 0, 0, 512, 512, 1024, 1024, 0},   // RX 9070 XT, paired fp32; packed fp16: not stated
 };
 
 /// Hopper white paper, table 3: the boost clock of tensor cores in tf32 and narrower formats is lower than the one for

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "pci.h"
-#include "rates.h"
 
 namespace gt {
 
@@ -31,11 +30,17 @@ Roof link_roof(Context &context) {
     return roof;
 }
 
+double counted_units(Context &context, const Rates &rates) {
+    const std::string architecture = rates.architecture;
+    const bool rdna = architecture.size() == 7 && architecture.compare(0, 4, "gfx1") == 0;
+    return rdna ? kfd_compute_units(sysfs_root(), context.device().bdf) : context.device().compute_units;
+}
+
 Roof lanes_roof(Context &context, Lanes lanes) {
     const Properties properties = context.backend.properties();
     const Rates *rates = context.kind() == "cpu-runtime" ? nullptr : rates_of(properties.architecture);
     if (rates == nullptr) return {};
-    const double rate = 2.0 * context.device().compute_units *
+    const double rate = 2.0 * counted_units(context, *rates) *
                         (lanes == Lanes::kFp32   ? rates->fp32
                          : lanes == Lanes::kFp64 ? rates->fp64
                          : lanes == Lanes::kFp16 ? rates->fp16
@@ -45,7 +50,7 @@ Roof lanes_roof(Context &context, Lanes lanes) {
     // A card may be clocked higher than its driver says that it can be.
     roof.value = std::max(rate * properties.clock_hz, roof.at_clock);
     roof.source = "lanes*2*units*clock";
-    return roof;
+    return roof.value > 0.0 ? roof : Roof{};
 }
 
 }  // namespace gt

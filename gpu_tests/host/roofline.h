@@ -1,9 +1,14 @@
 // What the hardware can give at most, from what its driver tells and from a table of datasheets.
 #pragma once
 
+#include "rates.h"
 #include "test.h"
 
 namespace gt {
+
+/// The compute units of the opened device, counted as its rates are stated; 0: not known. HIP and OpenCL count those of
+/// RDNA in pairs or in ones, as GPU_ENABLE_WGP_MODE has it; so the kernel is asked.
+double counted_units(Context &context, const Rates &rates);
 
 /// Bytes a second to and from the device's own memory.
 Roof memory_roof(Context &context);

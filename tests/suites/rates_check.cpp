@@ -49,6 +49,9 @@ constexpr Card kCards[] = {
     {"AMD Instinct MI300X", "gfx942", 304, 2.1, 2.1, 163.4, 81.7, 0, 0, 163.4, 653.7, 1307.4, 1307.4, 2614.9,
      2614.9, 163.4},
     {"AMD Instinct MI355X", "gfx950", 256, 2.4, 2.4, 157.3, 78.6, 0, 0, 78.6, 0, 2500, 2500, 5000, 5000, 157.3},
+    {"AMD Radeon RX 6950 XT", "gfx1030", 80, 2.31, 2.31, 23.65, kNone, 47.31, kNone, 0, 0, 0, 0, 0, 0},
+    {"AMD Radeon RX 7900 XTX", "gfx1100", 96, 2.5, 2.5, 61.4, kNone, kNone, kNone, 0, 0, 122.8, 122.8, 122.8, 0},
+    {"AMD Radeon RX 9070 XT", "gfx1201", 64, 2.97, 2.97, 48.7, kNone, kNone, kNone, 0, 0, 195, 195, 389, 389},
 };
 
 void compare(const Card &card) {
@@ -87,7 +90,7 @@ void compare(const Card &card) {
 
 int main() {
     for (const Card &card : kCards) compare(card);
-    for (const char *unknown : {"", "sm_", "sm_9", "sm_103a", "gfx90", "gfx1030", "gfx1100", "gfx1201:x"}) {
+    for (const char *unknown : {"", "sm_", "sm_9", "sm_103a", "gfx90", "gfx1151", "gfx12", "dg2-g10"}) {
         if (gt::rates_of(unknown) == nullptr) continue;
         std::printf("'%s' has a row\n", unknown);
         ++wrong;
