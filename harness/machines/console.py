@@ -114,6 +114,20 @@ class Console:
             return bytes(self._head) + marker + b"".join(self._tail)
 
     @property
+    def received(self) -> int:
+        """How many bytes came in, kept or not."""
+        with self._guard:
+            return len(self._head) + self._dropped + self._tail_size
+
+    def since(self, received: int) -> bytes:
+        """What came after the first ``received`` bytes, as far as it was kept."""
+        with self._guard:
+            tail, begins = b"".join(self._tail), len(self._head) + self._dropped
+            if received >= begins:
+                return tail[received - begins :]
+            return bytes(self._head[received:]) + tail
+
+    @property
     def truncated(self) -> bool:
         """Whether bytes were dropped."""
         return self._dropped > 0

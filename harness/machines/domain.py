@@ -16,6 +16,7 @@ from typing import Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from harness.machines.passthrough import Passthrough
+from harness.machines.sysrq import ALLOW
 
 Accelerator = Literal["kvm", "qemu"]
 """``qemu`` is libvirt's word for plain emulation (TCG)."""
@@ -109,10 +110,10 @@ def firmware_disk(partition: Path, after: tuple[Disk, ...]) -> Disk:
 def kernel_cmdline(accelerator: Accelerator, *extra: str) -> str:
     """The kernel's arguments: console on the serial port, and a panic that ends the VM at once.
 
-    ``panic=-1`` reboots without waiting, which ``on_reboot`` turns into the end of the domain. Under emulation the
-    timer check of the I/O APIC is meaningless and costs time.
+    ``panic=-1`` reboots without waiting, which ``on_reboot`` turns into the end of the domain. A silent kernel is
+    asked by SysRq what it waits for. Under emulation the timer check of the I/O APIC is meaningless and costs time.
     """
-    words = ["console=ttyS0,115200", "panic=-1", "8250.nr_uarts=1"]
+    words = ["console=ttyS0,115200", "panic=-1", "8250.nr_uarts=1", ALLOW]
     if accelerator == "qemu":
         words.append("no_timer_check")
     return " ".join([*words, *(word for word in extra if word)])

@@ -23,8 +23,10 @@ from harness.machines.domain import Accelerator, Domain, disks_for, firmware_dis
 from harness.machines.firmware import SecureBoot, SecureStart, find_firmware, plain_firmware, prepare
 from harness.machines.hypervisor import Ending, Hypervisor, emulator
 from harness.machines.passthrough import Passthrough
+from harness.machines.silence import Silence
 from harness.machines.ssh import KeyPair, SshShell
-from harness.machines.watch import Stall, StallDetector, parse_registers
+from harness.machines.sysrq import SysRq
+from harness.machines.watch import CpuSample, Stall, parse_registers
 from harness.model.image import Image
 from harness.model.outcome import Outcome
 
@@ -84,10 +86,12 @@ class VirtualMachine:
         handle: Any,
         console: Console,
         ending: Ending,
+        stream: Any,
     ) -> None:
         self._hypervisor = hypervisor
         self._request = request
         self._handle = handle
+        self._stream = stream
         self.domain = domain
         self.console = console
         self.ending = ending
@@ -111,14 +115,13 @@ class VirtualMachine:
             BootFailure: the kernel panicked, hangs, stopped, or did not get there in time.
         """
         started = time.monotonic()
-        stall = StallDetector()
-        next_sample = 0.0
+        silence = Silence(self.console, self._registers, self.sysrq(), quiet_limit)
         failure = ""
         while True:
             self._raise_if_over()
             now = time.monotonic()
             if now > deadline:
-                raise self._too_slow(now - started, failure)
+                raise self._too_slow(now - started, failure, silence.said)
             if self.console.ssh_begun.is_set():
                 try:
                     # Even an idle guest that will never answer keeps the port open: QEMU accepts for it.
@@ -132,28 +135,35 @@ class VirtualMachine:
                     failure = str(error)
                     if "host key" in failure:
                         raise BootFailure(Outcome.MISS, failure) from error
-            if now - self.console.last_byte < quiet_limit or self._in_uefi:
-                stall.reset()
-            elif now >= next_sample:
-                next_sample = now + 0.5
-                found = stall.add(parse_registers(self.monitor("info registers -a")))
-                shell = self.reconnect(1.0) if found is not Stall.NONE else None
+            if self._in_uefi:
+                silence.broken()
+            elif (stall := silence.seen(now)) is not Stall.NONE:
+                shell = self.reconnect(1.0)
                 if shell is not None:
                     # It answers: what is silent is its console, or the way from it to us.
                     self.seconds_to_ssh = time.monotonic() - started
                     return shell
-                if found is Stall.IDLE:
-                    raise self._hang(
-                        f"every CPU is idle and the console silent for {now - self.console.last_byte:.0f} s"
-                    )
-                if found is Stall.SPINNING:
-                    raise self._hang(f"a CPU spins with interrupts off at {stall.where}")
+                if hang := silence.judge(stall, time.monotonic()):
+                    raise BootFailure(*hang)
             self.ending.stopped.wait(0.05)
 
     @property
     def _in_uefi(self) -> bool:
         """Firmware hashes and unpacks a kernel silently, with interrupts off: that it does so says nothing."""
         return self.domain.loader is not None and self.console.phase == "firmware"
+
+    def _registers(self) -> tuple[CpuSample, ...]:
+        return parse_registers(self.monitor("info registers -a"))
+
+    def sysrq(self) -> SysRq | None:
+        """The way to ask the guest's kernel what its tasks wait for; None where it is built without it."""
+        if "\nCONFIG_MAGIC_SYSRQ_SERIAL=y\n" not in self._request.image.kernel.config.read_text("utf-8", "replace"):
+            return None
+        return SysRq(self.console, lambda: self.monitor("chardev-send-break charserial0"), self._type)
+
+    def _type(self, data: bytes) -> None:
+        with contextlib.suppress(Exception):  # the domain may go at any moment, and then there is nobody to ask
+            self._stream.send(data)
 
     def reconnect(self, timeout: float) -> SshShell | None:
         """Try to reach a guest again whose connection broke; None when it cannot be reached."""
@@ -206,22 +216,19 @@ class VirtualMachine:
         if dead is not None:
             raise BootFailure(*dead)
 
-    def _hang(self, what: str) -> BootFailure:
-        seen = self.console.worst()
-        detail = f"; before it: {seen.text}" if seen else ""
-        return BootFailure(Outcome.FAIL, f"hang in phase {self.console.phase}: {what}{detail}")
-
-    def _too_slow(self, seconds: float, failure: str) -> BootFailure:
+    def _too_slow(self, seconds: float, failure: str, said: str) -> BootFailure:
         seen = self.console.worst(Trouble.SOFT_LOCKUP, Trouble.HARD_LOCKUP, Trouble.OOPS, Trouble.RCU_STALL)
         if seen is not None:
             return BootFailure(Outcome.FAIL, f"{seen.trouble}: {seen.text}")
         last = f" ({failure})" if failure else ""
         if self.console.phase == "SSH server":
             return BootFailure(Outcome.MISS, f"the SSH server did not answer within {seconds:.0f} s{last}")
-        return BootFailure(
-            Outcome.MISS,
-            f"not up within {seconds:.0f} s, still working in phase {self.console.phase}: slow host or kernel",
+        last = (
+            f"in phase {self.console.phase}: {said}"
+            if said
+            else f"still working in phase {self.console.phase}: slow host or kernel"
         )
+        return BootFailure(Outcome.MISS, f"not up within {seconds:.0f} s, {last}")
 
 
 @contextlib.contextmanager
@@ -252,14 +259,14 @@ def boot(
                 entry.undo(hypervisor.destroy, domain.uuid)
                 console = Console()
                 try:
-                    handle = _start(hypervisor, domain, console, one)
+                    handle, stream = _start(hypervisor, domain, console, one)
                 except InfraError as error:
                     last = error
                     # libvirt does not always pass on what QEMU said, so the port itself is asked, too.
                     if "hostfwd" in str(error) or not _is_free(domain.ssh_port):
                         continue  # somebody took the port in between
                     raise
-                machine = VirtualMachine(hypervisor, request, domain, handle, console, ending)
+                machine = VirtualMachine(hypervisor, request, domain, handle, console, ending, stream)
                 machine.host_key, machine.client_key = host_key, client_key
                 try:
                     yield machine
@@ -274,7 +281,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(hypervisor: Hypervisor, domain: Domain, console: Console, stack: contextlib.ExitStack) -> Any:
+def _start(hypervisor: Hypervisor, domain: Domain, console: Console, stack: contextlib.ExitStack) -> tuple[Any, Any]:
     libvirt = import_libvirt()
     flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY | libvirt.VIR_DOMAIN_START_VALIDATE
     try:
@@ -289,7 +296,7 @@ def _start(hypervisor: Hypervisor, domain: Domain, console: Console, stack: cont
         handle.resume()
     except libvirt.libvirtError as error:
         raise InfraError(f"libvirt did not start the VM: {error}") from error
-    return handle
+    return handle, stream
 
 
 def _pump(stream: Any, console: Console) -> None:

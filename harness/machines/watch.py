@@ -1,9 +1,8 @@
-"""Tells a guest that is slow from one that is stuck, and one kind of stuck from another.
+"""What a silent guest's processors do, seen from outside.
 
-What is known from outside: whether the console moves, whether the domain still exists, and, through QEMU's monitor,
-each virtual CPU's instruction pointer, interrupt flag and halt state. A CPU that is halted in every sample while the
-console is silent waits for something that will not come; one that runs with interrupts off in every sample spins.
-Everything else may just be slow and is given until the deadline.
+QEMU's monitor shows each virtual CPU's instruction pointer, interrupt flag and halt state. One that runs with
+interrupts off in every sample spins. Where all are halted in every sample, everything waits, and who is to blame for
+that is for :mod:`harness.machines.silence` to find out.
 """
 
 from __future__ import annotations

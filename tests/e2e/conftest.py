@@ -26,7 +26,10 @@ MISBEHAVE = r"""#!/bin/sh
 # Called with the rung that begins; the kernel's command line says what goes wrong in this guest.
 case "$1 $(sed -n 's/.*kdmatrix\.test=\([a-z-]*\).*/\1/p' /proc/cmdline)" in
 "boot panics-booting" | "load panics-loading") echo c >/proc/sysrq-trigger; sleep 600 ;;
-"boot hangs") sleep infinity ;;
+"boot hangs") # in the kernel, which without a limit waits for firmware that nobody brings
+    modprobe test_firmware && echo 0 >/sys/class/firmware/timeout
+    echo -n nowhere >/sys/devices/virtual/misc/test_firmware/trigger_custom_fallback ;;
+"boot waits") sleep infinity ;;
 "boot slow") while :; do :; done ;;
 "boot late") end=$(($(date +%s) + 25)); while [ "$(date +%s)" -lt $end ]; do :; done ;;
 "boot absent")

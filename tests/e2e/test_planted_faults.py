@@ -18,6 +18,7 @@ FAULTS = {
     "no-init": "rdinit=/nowhere",
     "panics-booting": "",
     "hangs": "",
+    "waits": "",
     "slow": "",
     "renamed": "",
     "absent": "",
@@ -31,7 +32,13 @@ EXPECTED = [
     ("healthy", Outcome.PASS, Stage.UNLOAD, r"^$"),
     ("no-init", Outcome.MISS, Stage.BOOT, r"the initramfs is not usable: .*unable to mount root"),
     ("panics-booting", Outcome.FAIL, Stage.BOOT, r"kernel panic: sysrq triggered crash"),
-    ("hangs", Outcome.FAIL, Stage.BOOT, r"hang in phase guest init: every CPU is idle and the console silent"),
+    (
+        "hangs",
+        Outcome.FAIL,
+        Stage.BOOT,
+        r"hang in phase guest init: .* the kernel tells of .*task misbehave \(pid \d+\) bl",
+    ),
+    ("waits", Outcome.MISS, Stage.BOOT, r"not up within \d+ s, in phase guest init: .*: the guest's own init waits"),
     ("slow", Outcome.MISS, Stage.BOOT, r"not up within \d+ s, still working in phase .*: slow host or kernel"),
     ("renamed", Outcome.MISS, Stage.BOOT, r"the guest runs 2\.6\.\d+.*, not 6\.12\..*: nothing is known"),
     ("absent", Outcome.FAIL, Stage.LOAD, r"load dummy: this kernel has no module dummy"),
@@ -53,7 +60,7 @@ def matrix() -> str:
         "include:\n"
         "  - {kernel: [full, deaf], tests: [vecadd]}\n"
         "  - {kernel: slow, timeouts: {boot: 5s}}\n"
-        "  - {kernel: hangs, timeouts: {boot: 30s}}\n"
+        "  - {kernel: waits, timeouts: {boot: 40s}}\n"
     )
 
 

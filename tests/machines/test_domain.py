@@ -132,7 +132,9 @@ def test_layers_are_read_only_shared_disks_with_slots_of_their_own() -> None:
 
 
 def test_the_kernel_ends_the_vm_at_a_panic_and_skips_the_timer_check_only_under_emulation() -> None:
-    assert kernel_cmdline("kvm", "", "a=b", "") == "console=ttyS0,115200 panic=-1 8250.nr_uarts=1 a=b"
+    assert (
+        kernel_cmdline("kvm", "", "a=b", "") == "console=ttyS0,115200 panic=-1 8250.nr_uarts=1 sysrq_always_enabled a=b"
+    )
     assert "no_timer_check" in kernel_cmdline("qemu")
     root = ET.fromstring(domain().xml())
     assert {root.findtext(f"on_{what}") for what in ("poweroff", "reboot", "crash")} == {"destroy"}

@@ -48,6 +48,13 @@ pytestmark = [
 Start = Callable[..., AbstractContextManager[VirtualMachine]]
 CLIENT = KeyPair.generate("test")
 BANNER = "Linux version 0 (bare)\r\n"
+BLOCKED_IN_THE_KERNEL = """export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+modprobe test_firmware
+echo 0 >/sys/class/firmware/timeout
+(echo -n nowhere >/sys/devices/virtual/misc/test_firmware/trigger_custom_fallback) &"""
+"""A kernel without a limit waits for firmware that nobody brings."""
+BLOCKED_BY_A_DISK = "modprobe null_blk irqmode=2 completion_nsec=1000000000000000 &"
+"""A disk that answers in eleven days."""
 
 
 @pytest.fixture
@@ -256,9 +263,9 @@ def test_a_guest_that_answers_is_no_hang_however_silent_its_console_is(
     [
         ("echo c >/proc/sysrq-trigger", Outcome.FAIL, "kernel panic: sysrq triggered crash"),
         pytest.param(
-            "while :; do sleep 1000; done",
+            f"{BLOCKED_IN_THE_KERNEL}\nwhile :; do sleep 1000; done",
             Outcome.FAIL,
-            "hang in phase guest init: every CPU is idle",
+            "blocked in trigger_custom_fallback_store [test_firmware]",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -281,6 +288,31 @@ def test_a_real_kernel_that_dies_after_its_root_was_found_is_told(
     assert found.outcome is outcome
     if "panic" in reason:
         assert b"Call Trace" in machine.console.content()  # the trace that follows the panic's line is kept
+
+
+@pytest.mark.slow
+def test_a_kernel_tells_which_of_its_tasks_are_blocked_and_in_what(
+    start: Start, real_image: Image, boot_dir: Path
+) -> None:
+    told = "kdmatrix-test: planted"
+    plant = f"{BLOCKED_IN_THE_KERNEL}\n{BLOCKED_BY_A_DISK}\nsleep 5\necho {told} >/dev/kmsg\nsleep 9999"
+    (boot_dir / "guest-init").write_text(f"#!/bin/sh\n{plant}\n")
+    with start(real_image, memory=512 << 20) as machine:
+        until = time.monotonic() + 300
+        while told.encode() not in machine.console.content() and time.monotonic() < until:
+            time.sleep(0.2)
+        sysrq = machine.sysrq()
+        assert sysrq is not None
+        blocked = sysrq.blocked(60.0)
+        again = sysrq.blocked(60.0)
+    assert blocked is not None
+    assert again == blocked
+    tasks = {task.name: task for task in blocked}
+    assert {"kdmatrix-init", "modprobe"} <= set(tasks)
+    assert not tasks["kdmatrix-init"].waits_for_disk
+    assert "[test_firmware]" in " ".join(tasks["kdmatrix-init"].frames)
+    assert tasks["modprobe"].waits_for_disk  # the new disk's partitions are looked for
+    assert b"sysrq: Show Blocked State" in machine.console.content()
 
 
 def test_a_guest_that_runs_another_kernel_than_the_cells_says_nothing_about_it(
