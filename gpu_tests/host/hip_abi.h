@@ -1,5 +1,7 @@
-// The part of HIP's runtime API (hip_runtime_api.h) that the HIP backend and the fake driver use. The numbers of attributes
-// are those of ROCm 5 and later; hipDeviceProp_t differs between major versions, so only one word of it is looked for.
+// The part of HIP's runtime API that the HIP backend and the fake driver use. Signatures and numbers are those of
+// include/hip/hip_runtime_api.h and driver_types.h of github.com/ROCm/HIP at c5e11fcac (ROCm 6.3); the numbers of
+// attributes have been the same since ROCm 5. hipDeviceProp_t differs between major versions, so only one word of it is
+// looked for.
 #pragma once
 
 #include <cstddef>
