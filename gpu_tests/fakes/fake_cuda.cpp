@@ -64,6 +64,13 @@ int attribute(int which, int device) {
     }
 }
 
+/// Act, and say what broke the context, if something has: every later call returns that error.
+template <class F>
+int in_context(F act) {
+    const Status own = act(), broken = condition();
+    return broken ? broken : own;
+}
+
 }  // namespace
 
 extern "C" {
@@ -123,15 +130,21 @@ int cuCtxCreate_v2(void **context, unsigned, int device) {
 int cuCtxDestroy_v2(void *context) { return destroy(static_cast<Context *>(context)); }
 int cuCtxSetCurrent(void *context) { return use(static_cast<Context *>(context)), kSuccess; }
 int cuCtxEnablePeerAccess(void *context, unsigned) { return context ? kSuccess : kInvalidContext; }
+int cuCtxGetLimit(std::size_t *value, int limit) {
+    if (limit != cuda::kLimitPrintfBytes) return kInvalidValue;  // no backend asks for another
+    return in_context([&] { return *value = Description::kPrintfBytes, kSuccess; });
+}
 int cuCtxSynchronize() { return synchronize(); }
 
-int cuMemGetInfo_v2(std::size_t *free, std::size_t *total) { return memory_info(free, total); }
+int cuMemGetInfo_v2(std::size_t *free, std::size_t *total) {
+    return in_context([&] { return memory_info(free, total); });
+}
 int cuMemAlloc_v2(Address *address, std::size_t bytes) { return allocate(bytes, Kind::kDevice, address); }
-int cuMemFree_v2(Address address) { return release(address); }
+int cuMemFree_v2(Address address) { return in_context([&] { return release(address); }); }
 int cuMemHostAlloc(void **address, std::size_t bytes, unsigned) {
     return allocate(bytes, Kind::kPinned, reinterpret_cast<Address *>(address));
 }
-int cuMemFreeHost(void *address) { return release(reinterpret_cast<Address>(address)); }
+int cuMemFreeHost(void *address) { return cuMemFree_v2(reinterpret_cast<Address>(address)); }
 int cuMemAllocManaged(Address *address, std::size_t bytes, unsigned) {
     return allocate(bytes, Kind::kManaged, address);
 }
@@ -146,12 +159,16 @@ int cuMemcpyAsync(Address to, Address from, std::size_t bytes, void *stream) {
     return copy(static_cast<Stream *>(stream), to, from, bytes);
 }
 
-int cuIpcGetMemHandle(unsigned char (*handle)[kIpcBytes], Address address) { return share(address, *handle); }
+int cuIpcGetMemHandle(unsigned char (*handle)[kIpcBytes], Address address) {
+    return in_context([&] { return share(address, *handle); });
+}
 struct IpcHandle {
     unsigned char name[kIpcBytes];
 };
-int cuIpcOpenMemHandle_v2(Address *address, IpcHandle handle, unsigned) { return open_shared(handle.name, address); }
-int cuIpcCloseMemHandle(Address address) { return close_shared(address); }
+int cuIpcOpenMemHandle_v2(Address *address, IpcHandle handle, unsigned) {
+    return in_context([&] { return open_shared(handle.name, address); });
+}
+int cuIpcCloseMemHandle(Address address) { return in_context([&] { return close_shared(address); }); }
 
 int cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *options, void **values) {
     if (is("build_error")) {
@@ -169,15 +186,18 @@ int cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *op
     return *module = loaded, kSuccess;
 }
 int cuModuleLoadData(void **module, const void *image) { return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr); }
-int cuModuleUnload(void *module) { return delete static_cast<Module *>(module), kSuccess; }
+int cuModuleUnload(void *module) {
+    return in_context([&] { return delete static_cast<Module *>(module), kSuccess; });
+}
 
 int cuModuleGetFunction(void **function, void *module, const char *name) {
+    if (const Status broken = condition()) return broken;
     const auto found = kernels().find(name);
     if (!static_cast<Module *>(module)->has(name) || found == kernels().end()) return kNotFound;
     return *function = new Function{&found->second}, kSuccess;  // lives as long as the process: a few bytes each
 }
 int cuFuncSetAttribute(void *function, int, int value) {
-    return function && value <= Description::kSharedBytes ? kSuccess : kInvalidValue;
+    return in_context([&] { return function && value <= Description::kSharedBytes ? kSuccess : kInvalidValue; });
 }
 int cuLaunchKernel(void *function, unsigned groups, unsigned, unsigned, unsigned group, unsigned, unsigned, unsigned,
                    void *stream, void **arguments, void **) {
@@ -186,8 +206,10 @@ int cuLaunchKernel(void *function, unsigned groups, unsigned, unsigned, unsigned
 }
 
 int cuStreamCreateWithPriority(void **stream, unsigned, int) { return make_stream(reinterpret_cast<Stream **>(stream)); }
-int cuCtxGetStreamPriorityRange(int *least, int *greatest) { return *least = 0, *greatest = -5, kSuccess; }
-int cuStreamDestroy_v2(void *stream) { return destroy(static_cast<Stream *>(stream)); }
+int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
+    return in_context([&] { return *least = 0, *greatest = -5, kSuccess; });
+}
+int cuStreamDestroy_v2(void *stream) { return in_context([&] { return destroy(static_cast<Stream *>(stream)); }); }
 int cuStreamSynchronize(void *stream) { return synchronize(static_cast<Stream *>(stream)); }
 int cuStreamWaitEvent(void *stream, void *event, unsigned) {
     return wait(static_cast<Stream *>(stream), static_cast<Event *>(event));
@@ -197,7 +219,7 @@ int cuLaunchHostFunc(void *stream, void (*function)(void *), void *data) {
 }
 
 int cuEventCreate(void **event, unsigned) { return make_event(reinterpret_cast<Event **>(event)); }
-int cuEventDestroy_v2(void *event) { return destroy(static_cast<Event *>(event)); }
+int cuEventDestroy_v2(void *event) { return in_context([&] { return destroy(static_cast<Event *>(event)); }); }
 int cuEventRecord(void *event, void *stream) { return record(static_cast<Event *>(event), static_cast<Stream *>(stream)); }
 int cuEventSynchronize(void *event) { return synchronize(static_cast<Event *>(event)); }
 int cuEventQuery(void *event) { return query(static_cast<Event *>(event)); }
@@ -213,8 +235,8 @@ int cuGraphInstantiateWithFlags(void **run, void *graph, unsigned long long) {
     return copy_of(static_cast<Graph *>(graph), reinterpret_cast<Graph **>(run));
 }
 int cuGraphLaunch(void *run, void *stream) { return launch(static_cast<Graph *>(run), static_cast<Stream *>(stream)); }
-int cuGraphExecDestroy(void *run) { return destroy(static_cast<Graph *>(run)); }
-int cuGraphDestroy(void *graph) { return destroy(static_cast<Graph *>(graph)); }
+int cuGraphExecDestroy(void *run) { return in_context([&] { return destroy(static_cast<Graph *>(run)); }); }
+int cuGraphDestroy(void *graph) { return in_context([&] { return destroy(static_cast<Graph *>(graph)); }); }
 
 int cuGetErrorName(int status, const char **name) {
     switch (status) {

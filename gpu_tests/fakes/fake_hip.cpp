@@ -1,6 +1,7 @@
 // libamdhip64 and hiprtc over the simulated GPU, with the true ABI. GT_FAKE_FAULT names what is wrong with them. The runner
 // recognises the library by the symbol gt_fake_library and reports its devices as kind "fake". It never belongs in a guest.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 
@@ -35,6 +36,12 @@ std::string complaint(const std::string &bdf, int status) {
     return "";
 }
 
+/// The runtime aborts when a queue reports an exception of a kernel (callbackQueue in CLR's rocdevice.cpp, ROCm 6).
+void die(int) {
+    std::fputs("a kernel's exception: aborting\n", stderr);
+    std::abort();
+}
+
 __thread int device_of_thread;
 
 /// The context of this thread's device, made when it is first needed.
@@ -47,7 +54,7 @@ Status enter() {
     static std::mutex lock;
     const std::lock_guard<std::mutex> hold(lock);
     Context *&context = primary(device_of_thread);
-    if (!context) return make_context(device_of_thread, complaint, &context);
+    if (!context) return make_context(device_of_thread, complaint, &context, die);
     use(context);
     return kSuccess;
 }
@@ -206,7 +213,9 @@ int hipEventRecord(void *event, void *stream) {
 int hipEventElapsedTime(float *milliseconds, void *first, void *second) {
     return entered([&] { return elapsed(static_cast<Event *>(first), static_cast<Event *>(second), milliseconds); });
 }
-int hipStreamBeginCapture(void *stream, int) { return begin_capture(static_cast<Stream *>(stream)); }
+int hipStreamBeginCapture(void *stream, int) {
+    return entered([&] { return begin_capture(static_cast<Stream *>(stream)); });
+}
 int hipStreamEndCapture(void *stream, void **graph) {
     return entered([&] { return end_capture(static_cast<Stream *>(stream), reinterpret_cast<Graph **>(graph)); });
 }

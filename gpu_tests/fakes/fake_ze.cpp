@@ -123,6 +123,7 @@ Result zeDeviceGetComputeProperties(Object, ComputeProperties *out) {
 Result zeDeviceGetModuleProperties(Object, ModuleProperties *out) {
     out->spirv = 1u << 16 | 2;
     out->flags = kModuleInt64Atomics;  // an Arc has no fp64
+    out->printf_buffer = sim::Description::kPrintfBytes;
     return kSuccess;
 }
 Result zeDeviceGetCommandQueueGroupProperties(Object, std::uint32_t *count, QueueGroupProperties *out) {

@@ -55,7 +55,16 @@ constexpr Fault kFaults[] = {
     {"leak_context", kAll},       // what a context held stays when it is closed
     {"ipc_stale", kSim},  // another process sees what was, not what is
     {"managed_stale", kAll},      // a page of managed memory does not come back from the device
+    // a kernel's fault
     {"swallowed_error", kAll},    // a launch that failed is reported as done
+    {"wrong_error", kSim},        // it is reported as an error that says nothing
+    {"forgotten_error", kCuda},   // it is reported once, and the broken context goes on
+    {"spreading_fault", kSim},    // it breaks the contexts of every other process as well
+    {"lasting_fault", kSim},      // no process gets a context afterwards
+    // what kernels print
+    {"silent_printf", kCuda | kZe},
+    {"torn_printf", kCuda | kZe},   // of a full buffer's oldest line a part is left
+    {"fatal_printf", kCuda | kZe},  // a full buffer ends the launch in an error
     // clocks that lie
     {"timer_zero", kAll},
     {"timer_1ns", kAll},

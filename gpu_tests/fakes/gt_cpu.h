@@ -19,6 +19,8 @@ std::uint64_t gt_cpu_exchange(std::uint64_t bits, std::uint32_t lane);
 /// End the launch with one of gt_sim::Status: a failed assertion, a trap.
 [[noreturn]] void gt_cpu_fail(int status);
 
+void gt_cpu_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /// Which arithmetic of kernels is broken on purpose; read by every atomic addition and every fused multiply-add.
 enum GtCpuBroken { kGtCpuSound = 0, kGtCpuLosesAdds = 1, kGtCpuRoundsSums = 2 };
 extern int gt_cpu_broken;

@@ -28,6 +28,7 @@ struct Description {
     static constexpr std::uint64_t kMemory = 1024ull << 20, kL2 = 8ull << 20, kOfContext = 16ull << 20;
     static constexpr int kClockKilohertz = 1980000, kMemoryClockKilohertz = 2619000, kBusBits = 5120, kUnits = 4;
     static constexpr int kGroup = 1024, kSharedBytes = 48 << 10, kLanes = 32;
+    static constexpr std::size_t kPrintfBytes = 64 << 10;
     static constexpr int kDevices = 2, kBus = 0xf1;  // PCI addresses 0000:f1:00.0 and 0000:f2:00.0
 };
 
@@ -40,6 +41,9 @@ using Address = std::uint64_t;
 /// What a driver writes into the kernel's log when a launch ends with this status; empty: nothing.
 using Complaint = std::string (*)(const std::string &bdf, int status);
 
+/// What a runtime does beside that, which may not survive such a launch.
+using Reaction = void (*)(int status);
+
 /// Look at the devices, which may be others than before, and return how many there are.
 int count_devices();
 /// How many there were at the last look.
@@ -49,7 +53,7 @@ bool renamed();
 std::string bdf(int device);
 
 // --- contexts: every call below that takes none acts on the one of this thread
-Status make_context(int device, Complaint complaint, Context **context);
+Status make_context(int device, Complaint complaint, Context **context, Reaction reaction = nullptr);
 Status destroy(Context *context);
 void use(Context *context);
 Context *in_use();
@@ -88,6 +92,8 @@ Status wait(Stream *stream, Event *event);
 Status synchronize(Event *event);
 Status query(Event *event);
 Status elapsed(Event *first, Event *second, float *milliseconds);
+/// Write out what kernels have printed; waiting for a stream or an event does it.
+void write_printed();
 Status begin_capture(Stream *stream);
 Status end_capture(Stream *stream, Graph **graph);
 Status launch(Graph *graph, Stream *stream);

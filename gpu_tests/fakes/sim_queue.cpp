@@ -14,6 +14,7 @@
 
 #include "damage.h"
 #include "gt_cpu.h"
+#include "kernel_log.h"
 #include "sim.h"
 #include "sim_groups.h"
 #include "sim_state.h"
@@ -21,11 +22,15 @@
 namespace gt_sim {
 
 using gt_fake::is;
+using gt_fake::log;
+using gt_fake::logged;
 using Work = std::function<void()>;
 
 struct Context {
     int device;
     Complaint complaint;
+    Reaction reaction;
+    long logged = 0;  // bytes in the kernel's log when it was made
     std::atomic<int> condition{kSuccess};
     std::set<Stream *> streams;
     std::mutex lock;
@@ -107,20 +112,13 @@ std::atomic<int> launches{0};
 
 Stream *resolve(Stream *stream) { return stream ? stream : context_of_thread ? context_of_thread->own : nullptr; }
 
-/// Append a line to the file that stands for the kernel's log.
-void log(const std::string &line) {
-    const char *path = std::getenv("GT_FAKE_KMSG");
-    if (!path || line.empty()) return;
-    if (std::FILE *file = std::fopen(path, "a")) {
-        std::fprintf(file, "%s\n", line.c_str());
-        std::fclose(file);
-    }
-}
-
 void fail(Context *context, int status) {
     int none = kSuccess;
     if (is("swallowed_error")) return;
-    if (context->condition.compare_exchange_strong(none, status)) log(context->complaint(bdf(context->device), status));
+    const int told = is("wrong_error") ? kUnknown : status;
+    if (!context->condition.compare_exchange_strong(none, told)) return;
+    log(context->complaint(bdf(context->device), status));
+    if (context->reaction && told == status) context->reaction(status);
 }
 
 /// Change the launch as the fault tells; whether anything of it remains.
@@ -174,12 +172,13 @@ std::string bdf(int device) {
     return text;
 }
 
-Status make_context(int device, Complaint complaint, Context **context) {
+Status make_context(int device, Complaint complaint, Context **context, Reaction reaction) {
     if (device < 0 || device >= Description::kDevices) return kInvalidDevice;
+    if (is("lasting_fault") && logged() > 0) return kUnknown;
     if (is("lost_atomic")) gt_cpu_broken = kGtCpuLosesAdds;
     if (is("low_precision")) gt_cpu_broken = kGtCpuRoundsSums;
     auto *made = new Context;
-    made->device = device, made->complaint = complaint;
+    made->device = device, made->complaint = complaint, made->reaction = reaction, made->logged = logged();
     charge(device, Description::kOfContext);
     made->own = new Stream(made);
     context_of_thread = *context = made;
@@ -202,7 +201,11 @@ void use(Context *context) { context_of_thread = context; }
 Context *in_use() { return context_of_thread; }
 int device_of(const Context *context) { return context->device; }
 
-Status condition() { return context_of_thread ? static_cast<Status>(context_of_thread->condition.load()) : kInvalidContext; }
+Status condition() {
+    if (!context_of_thread) return kInvalidContext;
+    std::atomic<int> &condition = context_of_thread->condition;
+    return static_cast<Status>(is("forgotten_error") ? condition.exchange(kSuccess) : condition.load());
+}
 
 Status make_stream(Stream **stream) {
     Context *const context = context_of_thread;
@@ -267,6 +270,7 @@ Status launch(Stream *stream, const Kernel *kernel, std::uint32_t groups, std::u
     }
     Context *const context = context_of_thread;
     return enqueue(stream, [=] {
+        if (is("spreading_fault") && logged() > context->logged) fail(context, kLaunchFailed);
         if (context->condition != kSuccess) return;
         Launch once = *work;
         if (!distort(once)) return;
@@ -291,6 +295,7 @@ Status synchronize(Stream *stream) {
         std::unique_lock<std::mutex> hold(stream->lock);
         stream->changed.wait(hold, [&] { return stream->work.empty() && !stream->busy; });
     }
+    write_printed();
     return condition();
 }
 
@@ -323,6 +328,7 @@ Status record(Event *event, Stream *stream) {
     Stream *const on = resolve(stream);
     if (!on) return kInvalidContext;
     if (on->captured) return kSuccess;  // one stream is captured: its order says it all
+    if (const Status broken = condition()) return broken;
     const std::shared_ptr<Mark> mark = event->anew();
     if (is("lost_event")) mark->reach();  // as if everything before it had been done
     return enqueue(stream, [mark] {
@@ -343,6 +349,7 @@ Status synchronize(Event *event) {
     if (!event) return kInvalidHandle;
     if (is("hang_in_sync") && launches > 0) gt_fake::hang();
     if (const std::shared_ptr<Mark> mark = event->last()) mark->await();
+    write_printed();
     return condition();
 }
 
@@ -365,6 +372,7 @@ Status elapsed(Event *first, Event *second, float *milliseconds) {
 
 Status begin_capture(Stream *stream) {
     if (!stream) return kInvalidValue;  // the context's own stream is never captured
+    if (const Status broken = condition()) return broken;
     const std::lock_guard<std::mutex> hold(stream->lock);
     if (stream->captured) return kInvalidValue;
     stream->captured = std::make_unique<Graph>();

@@ -212,6 +212,7 @@ Result zeEventHostSynchronize(Object object, std::uint64_t) {
     std::unique_lock<std::mutex> hold(event->lock);
     event->changed.wait(hold, [event] { return event->signalled; });
     hold.unlock();
+    sim::write_printed();
     return sim::in_use() ? result_of(sim::condition()) : kSuccess;
 }
 Result zeEventQueryKernelTimestamp(Object object, Timestamps *out) {

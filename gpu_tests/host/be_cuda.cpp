@@ -97,6 +97,8 @@ class Cuda final : public NativeBackend {
         p.managed = attribute(kManagedMemory) != 0 && calls_.managed_alloc;
         p.concurrent_managed = p.managed && attribute(kConcurrentManagedAccess) != 0;
         p.system_memory = attribute(kPageableMemoryAccess) != 0;
+        std::size_t printed = 0;
+        if (api_.cuCtxGetLimit(&printed, kLimitPrintfBytes) == 0) p.printf_bytes = printed;
         p.graphs = calls_.begin_capture && calls_.graph_instantiate;
         p.callbacks = calls_.host_call != nullptr;
         p.priorities = attribute(kStreamPrioritiesSupported) != 0;

@@ -154,6 +154,7 @@ class OpenCl final : public Backend {
         p.concurrent_managed = p.managed && (shared & kSvmAtomics) != 0;
         p.system_memory = (shared & kSvmFineGrainSystem) != 0 && api_.clSetKernelArgSVMPointer;
         p.callbacks = true;
+        p.printf_bytes = value<std::size_t>(device_, kDevicePrintfBufferSize);
         return p;
     }
 

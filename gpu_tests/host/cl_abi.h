@@ -45,6 +45,7 @@ constexpr Uint kDriverVersion = 0x102D;
 constexpr Uint kDeviceVersion = 0x102F;
 constexpr Uint kDeviceExtensions = 0x1030;
 constexpr Uint kDeviceDoubleFpConfig = 0x1032;
+constexpr Uint kDevicePrintfBufferSize = 0x1049;
 constexpr Uint kDeviceSvmCapabilities = 0x1053;
 constexpr Uint kDeviceIlVersion = 0x105B;
 constexpr Uint kDeviceUuidKhr = 0x106A;        // cl_khr_device_uuid

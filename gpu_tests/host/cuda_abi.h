@@ -15,6 +15,7 @@ enum Attribute : int {
 
 enum JitOption : int { kJitErrorLog = 5, kJitErrorLogBytes = 6 };
 constexpr int kFunctionMaxDynamicShared = 8;
+constexpr int kLimitPrintfBytes = 1;  // CU_LIMIT_PRINTF_FIFO_SIZE
 constexpr int kNoDevice = 100, kStubLibrary = 34;
 constexpr int kPeerAccessAlreadyEnabled = 704;
 constexpr int kDeviceCpu = -1;  // CU_DEVICE_CPU
@@ -43,6 +44,7 @@ struct Location {
     X(cuCtxDestroy_v2, (void *context))                                             \
     X(cuCtxSetCurrent, (void *context))                                             \
     X(cuCtxEnablePeerAccess, (void *context, unsigned flags))                       \
+    X(cuCtxGetLimit, (std::size_t * value, int limit))                              \
     X(cuMemcpyAsync, (unsigned long long to, unsigned long long from, std::size_t bytes, void *stream)) \
     X(cuModuleLoadDataEx, (void **module, const void *image, unsigned count, int *options, void **values)) \
     X(cuFuncSetAttribute, (void *function, int attribute, int value))               \

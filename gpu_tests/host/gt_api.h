@@ -92,6 +92,7 @@ struct Properties {
     bool callbacks = false;            // enqueue_call
     bool priorities = false;
     bool ipc = false;
+    std::uint64_t printf_bytes = 0;    // of the buffer that holds what kernels print until somebody waits for them
     bool memory_info = false;          // memory() tells the truth
 };
 

@@ -110,6 +110,7 @@ Properties properties_for_tests(const Api &api, Object device, const DevicePrope
     must(api.zeDeviceGetModuleProperties(device, &module), "zeDeviceGetModuleProperties");
     p.fp16 = module.flags & kModuleFp16;
     p.fp64 = module.flags & kModuleFp64;
+    p.printf_bytes = module.printf_buffer;
     p.int64_atomics = module.flags & kModuleInt64Atomics;
     MemoryAccessProperties access{};
     must(api.zeDeviceGetMemoryAccessProperties(device, &access), "zeDeviceGetMemoryAccessProperties");

@@ -10,6 +10,8 @@
  *
  * GT_ATOMIC_* act on global memory, at the scope of the device, and return what was there before.
  * GT_HAS_FP64, GT_HAS_FP16, GT_HAS_INT64_ATOMICS, GT_HAS_SUBGROUPS are defined where the words of that kind are.
+ * GT_PRINTF(format, ...) prints whole numbers of 32 bits; GT_HAS_PRINTF says where it is.
+ * GT_TRAP() and GT_FAIL_ASSERTION() end the launch with an error; GT_HAS_TRAP and GT_HAS_ASSERT say where they are.
  * gt_uint4 and gt_float4 are read and written whole, 16 bytes at once, at places that are multiples of 16 bytes.
  * gt_half2 is two half-precision numbers in one register, which is how GPUs reach their half-precision peak.
  */
@@ -40,6 +42,10 @@
 #define GT_ATOMIC_XCHG(pointer, value) atomic_xchg((volatile __global gt_uint *)(pointer), (value))
 #define GT_ATOMIC_CAS(pointer, expected, value) \
     atomic_cmpxchg((volatile __global gt_uint *)(pointer), (expected), (value))
+#if __OPENCL_C_VERSION__ >= 120 || __OPENCL_VERSION__ >= 120
+#define GT_HAS_PRINTF
+#define GT_PRINTF(...) printf(__VA_ARGS__)
+#endif
 typedef uint gt_uint;
 typedef int gt_int;
 typedef ulong gt_ulong;
@@ -124,6 +130,8 @@ static inline float gt_atomic_add_float(volatile __global float *pointer, float 
 #define GT_SHUFFLE(value, lane) gt_amd_shuffle((value), (gt_uint)(lane))
 #define GT_LANES ((gt_uint)__builtin_amdgcn_wavefrontsize())
 #define GT_LANE (GT_LID % GT_LANES)
+#define GT_HAS_TRAP
+#define GT_TRAP() __builtin_trap() /* what a failed assertion comes down to in HIP, without its message */
 typedef unsigned int gt_uint;
 typedef int gt_int;
 typedef unsigned long long gt_ulong;
@@ -220,6 +228,17 @@ GT_FUNCTION float gt_amd_sine(float angle, gt_uint quarter) {
 #else
 #define GT_SHUFFLE(value, lane) __shfl((value), (int)(lane))
 #endif
+#define GT_HAS_TRAP
+#if defined(__CUDACC__)
+#define GT_TRAP() asm volatile("trap;")
+#define GT_HAS_PRINTF
+#define GT_PRINTF(...) printf(__VA_ARGS__)
+/* What assert() calls when it fails: the driver has it, and writes the message. */
+#define GT_HAS_ASSERT
+#define GT_FAIL_ASSERTION() __assertfail("false", "kernel", 1u, "kernel", 1u)
+#else
+#define GT_TRAP() __builtin_trap()
+#endif
 #define GT_LANES ((gt_uint)warpSize)
 #define GT_LANE (GT_LID % GT_LANES)
 typedef unsigned int gt_uint;
@@ -311,6 +330,12 @@ typedef _Float16 gt_half2 __attribute__((ext_vector_type(2)));
 #define GT_SHUFFLE(value, lane) gt_cpu_shuffle((value), (gt_uint)(lane))
 #define GT_LANES 32u
 #define GT_LANE (GT_LID % GT_LANES)
+#define GT_HAS_TRAP
+#define GT_HAS_PRINTF
+#define GT_PRINTF(...) gt_cpu_printf(__VA_ARGS__)
+#define GT_TRAP() gt_cpu_fail(719)
+#define GT_HAS_ASSERT
+#define GT_FAIL_ASSERTION() gt_cpu_fail(710)
 typedef unsigned int gt_uint;
 typedef int gt_int;
 typedef unsigned long long gt_ulong;

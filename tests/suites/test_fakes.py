@@ -18,19 +18,22 @@ ok(cu.cuInit(0)); ok(cu.cuCtxCreate_v2(byref(context), 0, 0))
 ok(cu.cuStreamCreateWithPriority(byref(stream), 1, 0))
 def memory(size):
     address = c_ulonglong(); ok(cu.cuMemAlloc_v2(byref(address), c_size_t(size))); return address
-def add(n, a, b, c):
-    ok(cu.cuModuleLoadData(byref(module), PTX)); ok(cu.cuModuleGetFunction(byref(function), module, b"gt_vecadd"))
-    values = [c_uint(n), a, c_uint(0), b, c_uint(0), c, c_uint(0)]
-    pointers = (c_void_p * 7)(*[ctypes.addressof(value) for value in values])
+def run(name, n, *values):
+    ok(cu.cuModuleLoadData(byref(module), PTX.replace(b"gt_vecadd", name)))
+    ok(cu.cuModuleGetFunction(byref(function), module, name))
+    values = [c_uint(n), *values]
+    pointers = (c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
     ok(cu.cuLaunchKernel(function, (n + 63) // 64, 1, 1, 64, 1, 1, 0, stream, pointers, None))
     return cu.cuStreamSynchronize(stream)
+def add(n, a, b, c): return run(b"gt_vecadd", n, a, c_uint(0), b, c_uint(0), c, c_uint(0))
 """
 
 
-def _child(library: Path, script: str, **env: str) -> None:
-    argv = [sys.executable, "-c", PRELUDE + script, str(library)]
+def _child(library: Path, script: str, *arguments: str, **env: str) -> str:
+    argv = [sys.executable, "-c", PRELUDE + script, str(library), *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env={**os.environ, **env}, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_kernel_that_leaves_its_memory_breaks_its_context_and_is_in_the_kernel_log(
@@ -46,6 +49,48 @@ ok(cu.cuCtxDestroy_v2(context)); ok(cu.cuCtxCreate_v2(byref(context), 0, 0)); me
 """
     _child(fake_cuda, script, GT_FAKE_KMSG=str(log))
     assert log.read_text().startswith("NVRM: Xid (PCI:0000:f1:00): 31,")
+
+
+def test_every_later_call_returns_what_broke_the_context(fake_cuda: Path) -> None:
+    script = """
+a, b, event, other = memory(4096), memory(64), c_void_p(), c_void_p()
+zeros = (ctypes.c_ubyte * 64)()
+def launch(): return cu.cuLaunchKernel(function, 1, 1, 1, 64, 1, 1, 0, stream, None, None)
+def copy(): return cu.cuMemcpyAsync(b, c_ulonglong(ctypes.addressof(zeros)), c_size_t(64), stream)
+ok(copy()); ok(cu.cuEventCreate(byref(event), 0))
+assert run(sys.argv[2].encode(), 64, b) == int(sys.argv[3])
+size, total, more, low, high = c_size_t(), c_size_t(), c_ulonglong(), c_int(), c_int()
+later = [
+    cu.cuCtxSynchronize(), cu.cuCtxGetLimit(byref(size), 1), cu.cuMemGetInfo_v2(byref(size), byref(total)),
+    cu.cuMemAlloc_v2(byref(more), c_size_t(64)), cu.cuMemHostAlloc(byref(other), c_size_t(64), 0),
+    cu.cuMemAllocManaged(byref(more), c_size_t(64), 1), copy(), cu.cuMemFree_v2(a),
+    cu.cuModuleLoadData(byref(other), PTX), cu.cuModuleGetFunction(byref(other), module, sys.argv[2].encode()),
+    cu.cuStreamCreateWithPriority(byref(other), 1, 0), cu.cuCtxGetStreamPriorityRange(byref(low), byref(high)),
+    cu.cuStreamSynchronize(stream), cu.cuStreamWaitEvent(stream, event, 0), cu.cuStreamBeginCapture_v2(stream, 2),
+    cu.cuEventCreate(byref(other), 0), cu.cuEventRecord(event, stream), cu.cuEventSynchronize(event),
+    cu.cuEventDestroy_v2(event), cu.cuModuleUnload(module), cu.cuStreamDestroy_v2(stream),
+]
+assert set(later) == {int(sys.argv[3])}, later
+"""
+    for kernel, error in (("gt_assert", "710"), ("gt_trap", "719")):
+        _child(fake_cuda, script, kernel, error)
+
+
+def test_what_kernels_print_is_written_when_somebody_waits_and_the_oldest_lines_are_lost(fake_cuda: Path) -> None:
+    few, many = (_child(fake_cuda, _PRINT, count).splitlines() for count in ("5", "9000"))
+    assert few[0] == "before"
+    assert sorted(line.split()[1] for line in few[1:]) == list("01234")
+    kept = [line for line in many if line.startswith("gt_print ")]
+    assert 1000 < len(kept) < 9000
+    assert sum(len(line) + 1 for line in kept) <= 64 << 10
+    assert not any(line.startswith("gt_print 0 ") for line in kept)
+
+
+_PRINT = """
+n = int(sys.argv[2]); out = memory(4 * n)
+print("before", flush=True)
+assert run(b"gt_print", n, out, c_uint(0)) == 0
+"""
 
 
 def test_memory_runs_out_and_comes_back(fake_cuda: Path) -> None:
