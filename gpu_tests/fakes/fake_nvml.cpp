@@ -29,8 +29,9 @@ int nvmlDeviceGetPowerUsage(void *, unsigned *milliwatts) { return *milliwatts =
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *, unsigned long long *reasons) {
     return *reasons = throttled() ? 0x48 : 0, 0;
 }
-int nvmlDeviceGetCurrPcieLinkGeneration(void *, unsigned *generation) { return *generation = 5, 0; }
-int nvmlDeviceGetCurrPcieLinkWidth(void *, unsigned *lanes) { return *lanes = 16, 0; }
+/// A link that no copy within the host's memory comes near.
+int nvmlDeviceGetCurrPcieLinkGeneration(void *, unsigned *generation) { return *generation = 6, 0; }
+int nvmlDeviceGetCurrPcieLinkWidth(void *, unsigned *lanes) { return *lanes = 32, 0; }
 int nvmlDeviceGetBAR1MemoryInfo(void *, nvml::Bar1 *memory) {
     return *memory = {128ull << 30, 120ull << 30, 8ull << 30}, 0;
 }

@@ -30,6 +30,7 @@ char device_objects[sim::Description::kDevices];
 /// The lines of Intel's xe.
 std::string complaint(const std::string &bdf, int status) {
     if (status == sim::kIllegalAddress) return "xe " + bdf + ": [drm] GT0: Engine memory CAT error [18]: class=ccs";
+    if (status == sim::kUnknown) return "xe " + bdf + ": [drm] *ERROR* CRITICAL: Xe has declared device as wedged.";
     return "xe " + bdf + ": [drm] GT0: Engine reset: engine_class=ccs, logical_mask: 0x1, guc_id=2, state=0x289";
 }
 

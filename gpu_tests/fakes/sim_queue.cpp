@@ -121,9 +121,8 @@ void fail(Context *context, int status) {
     if (context->reaction && told == status) context->reaction(status);
 }
 
-/// Change the launch as the fault tells; whether anything of it remains.
-bool distort(Launch &launch) {
-    const int number = ++launches;
+/// Change the launch of this number as the fault tells; whether anything of it remains.
+bool distort(Launch &launch, int number) {
     if (is("lost_launch") || (is("lost_some") && number % 7 == 0)) return false;
     if (launch.arguments.empty()) return true;
     auto &n = launch.arguments[0];
@@ -272,12 +271,13 @@ Status launch(Stream *stream, const Kernel *kernel, std::uint32_t groups, std::u
     return enqueue(stream, [=] {
         if (is("spreading_fault") && logged() > context->logged) fail(context, kLaunchFailed);
         if (context->condition != kSuccess) return;
+        const int number = ++launches;
+        if (is("xid") && number == 1) log(context->complaint(bdf(context->device), kUnknown));
         Launch once = *work;
-        if (!distort(once)) return;
+        if (!distort(once, number)) return;
         const std::function<void()> withhold = is("managed_stale") ? withheld_page() : nullptr;
         if (const int status = run(once)) fail(context, status);
         if (withhold) withhold();
-        if (is("xid") && launches == 3) log(context->complaint(bdf(context->device), kUnknown));
     });
 }
 

@@ -28,7 +28,7 @@ def test_clocks_temperature_power_and_link_stand_beside_a_number(built: Path, fa
     metric = _metric(built, fake_cuda, fake_nvml)
     assert (metric["sm_hz"], metric["mem_hz"]) == (1980e6, 2619e6)
     assert (metric["temp_c"], metric["power_w"]) == (41, 312.5)
-    assert (metric["link_width"], metric["link_gts"]) == (16, 32)
+    assert (metric["link_width"], metric["link_gts"]) == (32, 64)
     assert metric["bar_bytes"] == pytest.approx(128 << 30)
     assert metric["throttle"] == "none"
 
