@@ -16,6 +16,7 @@ constexpr std::size_t kGroup = 256;
 constexpr std::uint32_t kItems = 65537, kFloatItems = 4097, kLockItems = 1025, kRateItems = 8192;
 constexpr std::uint32_t kTreeItems = 100003;
 constexpr std::uint32_t kSpins = 1u << 22;  // then an item gives the lock up: broken, not endless
+constexpr std::uint32_t kTurns = 3;         // that each item takes the lock
 constexpr int kTreeRuns = 20;
 constexpr double kLaunchSeconds = 0.003;
 constexpr std::uint32_t kMostTimes = 1u << 16;
@@ -143,11 +144,13 @@ class Atomics {
     void lock() {
         Guarded out(backend_, 4, 5);
         out.fill([](std::uint32_t) { return 0u; });
-        launch("gt_atomics_lock", kLockItems, {&out}, {Arg::u32(kSpins)});
+        launch("gt_atomics_lock", kLockItems, {&out}, {Arg::u32(kSpins), Arg::u32(kTurns)});
         std::uint32_t sum = 0;
-        for (std::uint32_t i = 0; i < kLockItems; ++i) sum += mix(i);
-        const std::uint32_t expected[4] = {0, kLockItems, sum, 0};
-        verify("lock_excludes", out, kLockItems, [&](std::uint32_t i) { return expected[i]; });
+        for (std::uint32_t i = 0; i < kLockItems; ++i) {
+            for (std::uint32_t left = kTurns; left > 0; --left) sum += mix(i + left);
+        }
+        const std::uint32_t expected[4] = {0, kTurns * kLockItems, sum, 0};
+        verify("lock_excludes", out, std::uint64_t{kTurns} * kLockItems, [&](std::uint32_t i) { return expected[i]; });
     }
 
     /// The sum as the kernel makes it, level by level, in the same order.
