@@ -56,9 +56,9 @@ int attribute(int which, int device) {
         case cuda::kL2CacheSize: return static_cast<int>(D::kL2);
         case cuda::kCapabilityMajor: return kCapability / 10;
         case cuda::kCapabilityMinor: return kCapability % 10;
+        case cuda::kConcurrentManagedAccess: return !lacks("concurrent_managed");
         case cuda::kStreamPrioritiesSupported:
         case cuda::kManagedMemory:
-        case cuda::kConcurrentManagedAccess:
         case cuda::kPageableMemoryAccess: return 1;
         default: return 0;
     }
@@ -108,7 +108,7 @@ int cuDeviceGetUuid_v2(Uuid *uuid, int device) {
 }
 int cuDeviceGetUuid(Uuid *uuid, int device) { return cuDeviceGetUuid_v2(uuid, device); }
 
-int cuDeviceTotalMem_v2(std::size_t *bytes, int) { return *bytes = Description::kMemory, kSuccess; }
+int cuDeviceTotalMem_v2(std::size_t *bytes, int) { return *bytes = memory_bytes(), kSuccess; }
 
 int cuDeviceGetAttribute(int *value, int which, int device) { return *value = attribute(which, device), kSuccess; }
 
@@ -148,19 +148,18 @@ int cuMemFreeHost(void *address) { return cuMemFree_v2(reinterpret_cast<Address>
 int cuMemAllocManaged(Address *address, std::size_t bytes, unsigned) {
     return allocate(bytes, Kind::kManaged, address);
 }
-int cuMemPrefetchAsync(Address address, std::size_t bytes, int, void *stream) {
-    if (where(address, bytes) != Where::kOurs) return kInvalidValue;
-    return enqueue(static_cast<Stream *>(stream), [] {});
+int cuMemPrefetchAsync(Address address, std::size_t bytes, int device, void *stream) {
+    return prefetch(static_cast<Stream *>(stream), address, bytes, device != cuda::kDeviceCpu);
 }
-int cuMemPrefetchAsync_v2(Address address, std::size_t bytes, Location, unsigned, void *stream) {
-    return cuMemPrefetchAsync(address, bytes, 0, stream);
+int cuMemPrefetchAsync_v2(Address address, std::size_t bytes, Location to, unsigned, void *stream) {
+    return prefetch(static_cast<Stream *>(stream), address, bytes, to.type == cuda::kLocationDevice);
 }
 int cuMemcpyAsync(Address to, Address from, std::size_t bytes, void *stream) {
     return copy(static_cast<Stream *>(stream), to, from, bytes);
 }
 
 int cuIpcGetMemHandle(unsigned char (*handle)[kIpcBytes], Address address) {
-    return in_context([&] { return share(address, *handle); });
+    return in_context([&] { return lacks("ipc") ? kNotSupported : share(address, *handle); });
 }
 struct IpcHandle {
     unsigned char name[kIpcBytes];

@@ -70,7 +70,7 @@ int attribute(int which) {
         case hip::kMultiprocessorCount: return D::kUnits;
         case hip::kMaxSharedMemoryPerBlock: return D::kSharedBytes;
         case hip::kWarpSize: return D::kLanes;
-        case hip::kConcurrentManagedAccess:
+        case hip::kConcurrentManagedAccess: return !lacks("concurrent_managed");
         case hip::kManagedMemory:
         case hip::kPageableMemoryAccess:
         case hip::kStreamPrioritiesSupported: return 1;
@@ -116,7 +116,7 @@ int hipDeviceGetUuid(Uuid *uuid, int device) {
     for (int i = 0; i < 16; ++i) uuid->bytes[i] = static_cast<unsigned char>(0xA0 + 16 * device + i);
     return kSuccess;
 }
-int hipDeviceTotalMem(std::size_t *bytes, int) { return *bytes = Description::kMemory, kSuccess; }
+int hipDeviceTotalMem(std::size_t *bytes, int) { return *bytes = memory_bytes(), kSuccess; }
 int hipDeviceGetAttribute(int *value, int which, int) { return *value = attribute(which), kSuccess; }
 int hipDeviceGetPCIBusId(char *text, int length, int device) {
     return std::snprintf(text, static_cast<std::size_t>(length), "%s", bdf(device).c_str()), kSuccess;
@@ -149,14 +149,17 @@ int hipHostFree(void *address) { return release(address_of(address)); }
 int hipMallocManaged(void **address, std::size_t bytes, unsigned) {
     return entered([&] { return allocate(bytes, Kind::kManaged, reinterpret_cast<Address *>(address)); });
 }
-int hipMemPrefetchAsync(const void *address, std::size_t bytes, int, void *stream) {
-    if (where(address_of(address), bytes) != Where::kOurs) return kInvalidValue;
-    return entered([&] { return enqueue(static_cast<Stream *>(stream), [] {}); });
+int hipMemPrefetchAsync(const void *address, std::size_t bytes, int device, void *stream) {
+    return entered([&] {
+        return prefetch(static_cast<Stream *>(stream), address_of(address), bytes, device != hip::kDeviceCpu);
+    });
 }
 int hipMemcpyAsync(void *to, const void *from, std::size_t bytes, int, void *stream) {
     return entered([&] { return copy(static_cast<Stream *>(stream), address_of(to), address_of(from), bytes); });
 }
-int hipIpcGetMemHandle(unsigned char (*handle)[kIpcBytes], void *address) { return share(address_of(address), *handle); }
+int hipIpcGetMemHandle(unsigned char (*handle)[kIpcBytes], void *address) {
+    return lacks("ipc") ? kNotSupported : share(address_of(address), *handle);
+}
 struct IpcHandle {
     unsigned char name[kIpcBytes];
 };

@@ -135,7 +135,7 @@ Result zeDeviceGetCommandQueueGroupProperties(Object, std::uint32_t *count, Queu
 Result zeDeviceGetMemoryProperties(Object, std::uint32_t *count, MemoryProperties *out) {
     MemoryProperties memory{};
     memory.clock = sim::Description::kMemoryClockKilohertz / 1000, memory.bus = sim::Description::kBusBits;
-    memory.total = sim::Description::kMemory;
+    memory.total = sim::memory_bytes();
     return fill(count, out, memory);
 }
 Result zeDeviceGetMemoryAccessProperties(Object, MemoryAccessProperties *out) {

@@ -55,6 +55,8 @@ constexpr Fault kFaults[] = {
     {"leak_context", kAll},       // what a context held stays when it is closed
     {"ipc_stale", kSim},  // another process sees what was, not what is
     {"managed_stale", kAll},      // a page of managed memory does not come back from the device
+    {"lost_eviction", kCuda | kHip},   // part of a page does not arrive on the host when the device is full
+    {"stuck_eviction", kCuda | kHip},  // a page that must go never does
     // a kernel's fault
     {"swallowed_error", kAll},    // a launch that failed is reported as done
     {"wrong_error", kSim},        // it is reported as an error that says nothing

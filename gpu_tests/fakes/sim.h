@@ -17,7 +17,7 @@ enum Status : int {
     kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNotInitialized = 3, kNoDevice = 100, kInvalidDevice = 101,
     kInvalidImage = 200, kInvalidContext = 201, kNoBinaryForGpu = 209, kInvalidPtx = 218, kUnsupportedPtxVersion = 222,
     kInvalidSource = 300, kInvalidHandle = 400, kNotFound = 500, kNotReady = 600, kIllegalAddress = 700,
-    kLaunchOutOfResources = 701, kPeerAccessAlreadyEnabled = 704, kAssert = 710, kLaunchFailed = 719, kUnknown = 999,
+    kLaunchOutOfResources = 701, kPeerAccessAlreadyEnabled = 704, kAssert = 710, kLaunchFailed = 719, kNotSupported = 801, kUnknown = 999,
 };
 
 constexpr std::size_t kIpcBytes = 64;
@@ -51,6 +51,10 @@ int devices();
 /// Whether a device calls itself otherwise by now.
 bool renamed();
 std::string bdf(int device);
+/// The memory of each device, Description::kMemory. GT_FAKE_MEMORY names another size in MiB.
+std::uint64_t memory_bytes();
+/// Whether GT_FAKE_LACKS names this ability, which the devices then do not have.
+bool lacks(const char *what);
 
 // --- contexts: every call below that takes none acts on the one of this thread
 Status make_context(int device, Complaint complaint, Context **context, Reaction reaction = nullptr);
@@ -81,6 +85,8 @@ Status make_stream(Stream **stream);
 Status destroy(Stream *stream);
 Status enqueue(Stream *stream, std::function<void()> work);
 Status copy(Stream *stream, Address to, Address from, std::size_t bytes);
+/// Move managed memory to the device, or to the host.
+Status prefetch(Stream *stream, Address address, std::size_t bytes, bool to_device);
 Status launch(Stream *stream, const Kernel *kernel, std::uint32_t groups, std::uint32_t group_size, void **arguments);
 Status call(Stream *stream, void (*function)(void *), void *data);
 Status synchronize(Stream *stream);

@@ -15,6 +15,7 @@
 #include "fibers.h"
 #include "gt_cpu.h"
 #include "sim.h"
+#include "sim_pages.h"
 
 __thread GtCpuItem gt_cpu_current;
 int gt_cpu_broken = kGtCpuSound;
@@ -153,7 +154,8 @@ void work(Job &job) {
     landing = nullptr;
 }
 
-void on_fault(int signal, siginfo_t *, void *) {
+void on_fault(int signal, siginfo_t *fault, void *) {
+    if (signal == SIGSEGV && page_in(fault->si_addr, landing != nullptr)) return;
     if (landing) siglongjmp(*landing, kIllegalAddress);
     std::signal(signal, SIG_DFL);  // not a kernel's: the instruction faults again
 }
@@ -162,10 +164,7 @@ void on_fault(int signal, siginfo_t *, void *) {
 class Helpers {
   public:
     Helpers() {
-        struct sigaction action = {};
-        action.sa_sigaction = on_fault;
-        action.sa_flags = SA_SIGINFO;
-        for (int signal : {SIGSEGV, SIGBUS}) ::sigaction(signal, &action, nullptr);
+        catch_faults();
         const unsigned cores = std::max(1u, std::min(4u, std::thread::hardware_concurrency()));
         for (unsigned i = 1; i < cores; ++i) std::thread([this] { serve(); }).detach();
         count_ = cores - 1;
@@ -221,6 +220,13 @@ bool next_item(Group &group) {
     fiber.exchanges = 0;
     make_current(group, fiber.item);
     return true;
+}
+
+void catch_faults() {
+    struct sigaction action = {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO;
+    for (int signal : {SIGSEGV, SIGBUS}) ::sigaction(signal, &action, nullptr);
 }
 
 int run(const Launch &launch) {

@@ -16,5 +16,7 @@ struct Launch {
 
 /// Run it on this thread, with the help of others where it is large; return a Status.
 int run(const Launch &launch);
+/// From now on, accesses that fault move managed memory, or end the launch that made them.
+void catch_faults();
 
 }  // namespace gt_sim

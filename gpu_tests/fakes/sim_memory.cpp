@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -13,6 +14,7 @@
 
 #include "faults.h"
 #include "sim.h"
+#include "sim_pages.h"
 #include "sim_state.h"
 
 namespace gt_sim {
@@ -38,7 +40,8 @@ struct Memory {
     struct Device {
         int file = -1;
         off_t end = 0;
-        std::uint64_t used = 0;
+        std::atomic<std::uint64_t> used{0};  // what stays in its memory: managed memory comes and goes
+        std::uint64_t managed = 0;
     } devices[Description::kDevices];
 };
 
@@ -47,22 +50,15 @@ Memory &memory() {
     return *all;
 }
 
-/// The call itself: C libraries before 2.27 have no memfd_create(2).
-int anonymous_file() {
-    constexpr unsigned kCloseOnExec = 1;
-    return static_cast<int>(::syscall(SYS_memfd_create, "gt_sim", kCloseOnExec));
-}
-
 std::size_t whole_pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 /// Map part of a device's file between guards.
 char *map(int file, off_t offset, std::size_t mapped, int sharing) {
-    void *around = ::mmap(nullptr, mapped + 2 * kGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (around == MAP_FAILED) return nullptr;
-    char *inside = static_cast<char *>(around) + kGuard;
+    char *const inside = reserve(mapped);
+    if (!inside) return nullptr;
     const void *got = ::mmap(inside, mapped, PROT_READ | PROT_WRITE, sharing | MAP_FIXED | MAP_NORESERVE, file, offset);
     if (got == MAP_FAILED) {
-        ::munmap(around, mapped + 2 * kGuard);
+        ::munmap(inside - kGuard, mapped + 2 * kGuard);
         return nullptr;
     }
     return inside;
@@ -74,17 +70,33 @@ void unmap(const Allocation &allocation) {
 
 Address address_of(const char *memory) { return reinterpret_cast<Address>(memory); }
 
-std::uint64_t capacity() { return Description::kMemory; }
-
 void give_back(Memory::Device &device, const Allocation &allocation) {
+    if (allocation.kind == Kind::kManaged) unmap_managed(allocation.memory);
     unmap(allocation);
     if (allocation.offset < 0) return;
     ::fallocate(device.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, allocation.offset,
                 static_cast<off_t>(allocation.mapped));
-    if (allocation.kind != Kind::kPinned) device.used -= allocation.mapped;
+    if (allocation.kind == Kind::kDevice) device.used -= allocation.mapped;
+    if (allocation.kind == Kind::kManaged) device.managed -= allocation.mapped;
 }
 
 }  // namespace
+
+/// The call itself: C libraries before 2.27 have no memfd_create(2).
+int anonymous_file() {
+    constexpr unsigned kCloseOnExec = 1;
+    return static_cast<int>(::syscall(SYS_memfd_create, "gt_sim", kCloseOnExec));
+}
+
+char *reserve(std::size_t mapped) {
+    void *around = ::mmap(nullptr, mapped + 2 * kGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return around == MAP_FAILED ? nullptr : static_cast<char *>(around) + kGuard;
+}
+
+std::uint64_t room(int device) {
+    const std::uint64_t used = memory().devices[device].used;
+    return used > memory_bytes() ? 0 : memory_bytes() - used;
+}
 
 void charge(int device, std::int64_t bytes) {
     Memory &all = memory();
@@ -102,20 +114,27 @@ Status allocate(std::size_t bytes, Kind kind, Address *address) {
     Memory::Device &device = all.devices[device_of(context)];
     const std::size_t mapped = whole_pages(bytes);
     // Managed memory may be more than the device has; beyond twice of it the host's is used up, too.
-    const std::uint64_t most = kind == Kind::kDevice ? capacity() : 2 * capacity();
-    if ((mapped > most || device.used + mapped > most) && !is("no_oom")) return kOutOfMemory;
+    const std::uint64_t most = kind == Kind::kDevice ? memory_bytes() : 2 * memory_bytes();
+    const std::uint64_t used = kind == Kind::kDevice ? device.used.load() : device.used + device.managed;
+    if ((mapped > most || used + mapped > most) && !is("no_oom")) return kOutOfMemory;
     if (device.file < 0) device.file = anonymous_file();
     const off_t offset = device.end;
     const off_t end = offset + static_cast<off_t>(mapped);
     if (::ftruncate(device.file, end) != 0) return kOutOfMemory;
-    char *const memory = map(device.file, offset, mapped, MAP_SHARED);
+    const int index = device_of(context);
+    char *const memory = kind == Kind::kManaged ? map_managed(index, device.file, offset, mapped)
+                                                : map(device.file, offset, mapped, MAP_SHARED);
     if (!memory) return kOutOfMemory;
-    if (is("aliased") && mapped >= (1u << 20)) {
+    if (is("aliased") && kind == Kind::kDevice && mapped >= (1u << 20)) {
         // Two pages of a large buffer are the same memory.
         ::mmap(memory + mapped / 2 / kPage * kPage, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, device.file, offset);
     }
     device.end = end;
-    if (kind != Kind::kPinned) device.used += mapped;
+    if (kind == Kind::kManaged) device.managed += mapped;
+    if (kind == Kind::kDevice) {
+        device.used += mapped;
+        evict_beyond(index);
+    }
     *address = address_of(memory);
     all.allocations[*address] = {memory, bytes, mapped, kind, context, offset};
     return kSuccess;
@@ -128,7 +147,7 @@ Status release(Address address) {
     if (found == all.allocations.end()) return kInvalidValue;
     Memory::Device &device = all.devices[device_of(found->second.context)];
     // A leak: unmapped for the process, and never given back to the device.
-    if (is("leak")) unmap(found->second);
+    if (is("leak") && found->second.kind != Kind::kManaged) unmap(found->second);
     else give_back(device, found->second);
     all.allocations.erase(found);
     return kSuccess;
@@ -156,9 +175,9 @@ Status memory_info(std::size_t *free, std::size_t *total) {
 Status memory_info(int device, std::size_t *free, std::size_t *total) {
     Memory &all = memory();
     const std::lock_guard<std::mutex> hold(all.lock);
-    const std::uint64_t used = all.devices[device].used;
-    *total = capacity();
-    *free = used > capacity() ? 0 : capacity() - used;
+    const std::uint64_t used = all.devices[device].used + resident(device);
+    *total = memory_bytes();
+    *free = used > memory_bytes() ? 0 : memory_bytes() - used;
     return kSuccess;
 }
 

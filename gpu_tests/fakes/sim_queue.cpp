@@ -17,6 +17,7 @@
 #include "kernel_log.h"
 #include "sim.h"
 #include "sim_groups.h"
+#include "sim_pages.h"
 #include "sim_state.h"
 
 namespace gt_sim {
@@ -107,7 +108,6 @@ struct Event {
 namespace {
 
 __thread Context *context_of_thread;
-int looks = 0;
 std::atomic<int> launches{0};
 
 Stream *resolve(Stream *stream) { return stream ? stream : context_of_thread ? context_of_thread->own : nullptr; }
@@ -149,27 +149,6 @@ void move(Address to, Address from, std::size_t bytes) {
 }
 
 }  // namespace
-
-int count_devices() {
-    if (is("hang_at_init")) gt_fake::hang();
-    if (is("crash_at_init")) gt_fake::crash();
-    ++looks;
-    return devices();
-}
-
-int devices() {
-    if (is("no_device") || (is("vanishing_device") && looks > 1)) return 0;
-    return is("missing_device") ? Description::kDevices - 1 : Description::kDevices;
-}
-
-bool renamed() { return is("renamed_device") && looks > 1; }
-
-std::string bdf(int device) {
-    char text[16];
-    const int bus = Description::kBus + device + (is("wrong_bdf") ? 8 : 0);
-    std::snprintf(text, sizeof text, "0000:%02x:00.0", static_cast<unsigned>(bus));
-    return text;
-}
 
 Status make_context(int device, Complaint complaint, Context **context, Reaction reaction) {
     if (device < 0 || device >= Description::kDevices) return kInvalidDevice;
@@ -254,6 +233,11 @@ Status copy(Stream *stream, Address to, Address from, std::size_t bytes) {
     });
 }
 
+Status prefetch(Stream *stream, Address address, std::size_t bytes, bool to_device) {
+    if (where(address, bytes) != Where::kOurs) return kInvalidValue;
+    return enqueue(stream, [=] { migrate(address, bytes, to_device); });
+}
+
 Status launch(Stream *stream, const Kernel *kernel, std::uint32_t groups, std::uint32_t group_size, void **arguments) {
     if (!kernel) return kInvalidHandle;
     if (groups == 0 || group_size == 0 || group_size > Description::kGroup) return kInvalidValue;
@@ -276,7 +260,9 @@ Status launch(Stream *stream, const Kernel *kernel, std::uint32_t groups, std::u
         Launch once = *work;
         if (!distort(once, number)) return;
         const std::function<void()> withhold = is("managed_stale") ? withheld_page() : nullptr;
+        unmap_blocks();
         if (const int status = run(once)) fail(context, status);
+        unmap_blocks();
         if (withhold) withhold();
     });
 }

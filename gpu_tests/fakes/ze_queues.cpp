@@ -179,7 +179,9 @@ Result zeCommandListAppendMemoryCopy(Object list, void *to, const void *from, st
 }
 Result zeCommandListAppendMemoryPrefetch(Object list, const void *address, std::size_t bytes) {
     if (!is_shared(address, bytes)) return kInvalidArgument;
-    return append(static_cast<List *>(list), nullptr, nullptr, 0, nullptr);
+    const auto at = reinterpret_cast<sim::Address>(address);
+    const Step step = [=](sim::Stream *stream) { return sim::prefetch(stream, at, bytes, true); };
+    return append(static_cast<List *>(list), step, nullptr, 0, nullptr);
 }
 Result zeCommandListAppendMemAdvise(Object list, Object device, const void *address, std::size_t bytes,
                                     std::uint32_t advice) {

@@ -295,7 +295,10 @@ void NativeBackend::free_graph(Handle graph) {
 std::string NativeBackend::export_memory(Handle handle) {
     enter();
     IpcHandle name{};
-    must(calls_.ipc_get(&name, static_cast<Buffer *>(handle)->address), "naming memory for another process");
+    const int status = calls_.ipc_get(&name, static_cast<Buffer *>(handle)->address);
+    // Neither API has a property that says so beforehand.
+    if (status == kNotSupported) throw Inapplicable("the driver shares no memory of this device between processes");
+    must(status, "naming memory for another process");
     return std::string(name.reserved, sizeof name.reserved);
 }
 

@@ -70,6 +70,7 @@ struct Calls {
 
 constexpr unsigned kStreamNonBlocking = 1, kAttachGlobal = 1;
 constexpr int kCaptureRelaxed = 2;
+constexpr int kNotSupported = 801;  // CUDA_ERROR_NOT_SUPPORTED, hipErrorNotSupported
 
 struct Buffer {
     Address address = 0;

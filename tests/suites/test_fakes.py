@@ -133,3 +133,42 @@ cubin[49] = 90; assert load(bytes(cubin)) == 0
 cubin[18] = 224; assert load(bytes(cubin)) == 200  # AMD's
 """
     _child(fake_cuda, script)
+
+
+MANAGED = """
+def now():
+    free, total = c_size_t(), c_size_t(); ok(cu.cuMemGetInfo_v2(byref(free), byref(total))); return free.value >> 20
+def managed(mebibytes):
+    address = c_ulonglong(); ok(cu.cuMemAllocManaged(byref(address), c_size_t(mebibytes << 20), 1)); return address
+def floats(address, n): return (ctypes.c_float * n).from_address(address.value)
+"""
+
+
+def test_managed_memory_goes_to_whoever_touches_it_or_asks_for_it(fake_cuda: Path) -> None:
+    script = """
+a = managed(8); assert now() == 48
+words = floats(a, 2 << 20); words[1 << 20] = 3.0; assert now() == 48
+assert add(2 << 20, a, a, a) == 0 and now() == 40
+assert words[1 << 20] == 6.0 and now() == 42
+ok(cu.cuMemPrefetchAsync(a, c_size_t(8 << 20), -1, stream)); ok(cu.cuStreamSynchronize(stream)); assert now() == 48
+ok(cu.cuMemPrefetchAsync(a, c_size_t(8 << 20), 0, stream)); ok(cu.cuStreamSynchronize(stream)); assert now() == 40
+assert words[1 << 20] == 6.0
+ok(cu.cuMemFree_v2(a)); assert now() == 48
+"""
+    _child(fake_cuda, MANAGED + script, GT_FAKE_MEMORY="64")
+
+
+EVICTED = """
+a, b = managed(32), managed(32)
+blocks = [(words, at) for words in (floats(a, 8 << 20), floats(b, 8 << 20)) for at in range(0, 8 << 20, 512 << 10)]
+for words, at in blocks: words[at] = 1.0
+for turn in range(2):
+    assert add(8 << 20, a, a, a) == 0 and add(8 << 20, b, b, b) == 0 and now() == 0
+ok(cu.cuMemFree_v2(memory(48 << 20))); assert now() == 48
+whole = all(words[at] == 4.0 for words, at in blocks)
+"""
+
+
+def test_managed_memory_beyond_the_devices_leaves_it_and_comes_back_whole(fake_cuda: Path) -> None:
+    _child(fake_cuda, MANAGED + EVICTED + "assert whole", GT_FAKE_MEMORY="64")
+    _child(fake_cuda, MANAGED + EVICTED + "assert not whole", GT_FAKE_MEMORY="64", GT_FAKE_FAULT="lost_eviction")

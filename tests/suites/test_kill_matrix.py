@@ -133,6 +133,8 @@ def run(
             settings["GT_SYSFS"] = str(trees[pair.backend])
         elif pair.test.name in UNDER_SYSFS:
             settings["GT_SYSFS"] = str(bare)
+        elif pair.test.name == "oversubscribe":
+            settings["GT_FAKE_MEMORY"] = "256"  # MiB, which take their time to come and go
         quick = dataclasses.replace(pair.test, budget=0.4)
         timeout = HANG_SECONDS if pair.fault.startswith("hang") else 90.0
         watch = TestWatch(simulated_guest(LocalShell({**environments[pair.backend], **settings}), log))
