@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <sycl/sycl.hpp>
+#include <utility>
 
 #include "gt_api.h"
 
@@ -29,6 +30,7 @@ struct Kernel {
 };
 struct Queue {
     sycl::queue queue;
+    std::vector<sycl::event> awaited;  // by what is submitted next
 };
 struct Event {
     sycl::event event;
@@ -92,7 +94,7 @@ class Sycl final : public Backend {
         device_ = devices_.at(index);
         must("sycl::queue", [&] {
             context_ = std::make_unique<sycl::context>(*device_);
-            main_ = std::make_unique<Queue>(Queue{make_queue(0)});
+            main_ = std::make_unique<Queue>(Queue{make_queue(0), {}});
         });
     }
 
@@ -167,7 +169,7 @@ class Sycl final : public Backend {
     }
 
     double copy(const Place &to, const Place &from, std::size_t bytes) override {
-        return must("queue::memcpy", [&] { return seconds_of(main_->queue.memcpy(at(to), at(from), bytes)); });
+        return must("queue::memcpy", [&] { return seconds_of(main_->queue.memcpy(at(to), at(from), bytes, taken(*main_))); });
     }
 
     void prefetch(Handle handle, bool to_device) override {
@@ -213,11 +215,11 @@ class Sycl final : public Backend {
     }
 
     double launch(Handle kernel, std::size_t items, std::size_t group, const std::vector<Arg> &args) override {
-        return must("parallel_for", [&] { return seconds_of(start(main_->queue, kernel, items, group, args)); });
+        return must("parallel_for", [&] { return seconds_of(start(*main_, kernel, items, group, args)); });
     }
 
     Handle queue(int priority) override {
-        return must("sycl::queue", [&] { return keep(queues_, Queue{make_queue(priority)}); });
+        return must("sycl::queue", [&] { return keep(queues_, Queue{make_queue(priority), {}}); });
     }
 
     void free_queue(Handle queue) override { drop(queues_, queue); }
@@ -228,17 +230,18 @@ class Sycl final : public Backend {
     }
 
     void enqueue_copy(Handle queue, const Place &to, const Place &from, std::size_t bytes) override {
-        must("queue::memcpy", [&] { of(queue).memcpy(at(to), at(from), bytes); });
+        must("queue::memcpy", [&] { of(queue).queue.memcpy(at(to), at(from), bytes, taken(of(queue))); });
     }
 
     void enqueue_call(Handle queue, void (*function)(void *), void *data) override {
-        must("host_task", [&] {
-            of(queue).submit([=](sycl::handler &handler) { handler.host_task([=] { function(data); }); });
-        });
+        must("host_task", [&] { submit_call(of(queue), [=] { function(data); }); });
     }
 
     void finish(Handle queue) override {
-        must("queue::wait", [&] { of(queue).wait_and_throw(); });
+        must("queue::wait", [&] {
+            settle(of(queue));
+            of(queue).queue.wait_and_throw();
+        });
     }
 
     Handle event() override { return keep(events_, Event{}); }
@@ -247,14 +250,18 @@ class Sycl final : public Backend {
 
     void record(Handle handle, Handle queue) override {
         Event *event = static_cast<Event *>(handle);
-        must("submit_profiling_tag", [&] { event->event = ext::submit_profiling_tag(of(queue)); });
+        must("submit_profiling_tag", [&] {
+            settle(of(queue));
+            event->event = ext::submit_profiling_tag(of(queue).queue);
+        });
         event->recorded = true;
     }
 
     void wait(Handle queue, Handle handle) override {
         const Event *event = static_cast<Event *>(handle);
         if (!event->recorded) throw OwnError("waits for an event that was not recorded");
-        must("submit_barrier", [&] { of(queue).ext_oneapi_submit_barrier({event->event}); });
+        // A barrier would say it at once, and hold this thread up as long as a call into the host is before the event.
+        of(queue).awaited.push_back(event->event);
     }
 
     double between(Handle first, Handle second) override {
@@ -264,7 +271,7 @@ class Sycl final : public Backend {
     Handle graph(const std::function<void(Handle)> &enqueue_all) override {
         return must("command_graph", [&] {
             ext::command_graph<ext::graph_state::modifiable> graph(*context_, *device_);
-            Queue recorded{make_queue(0)};
+            Queue recorded{make_queue(0), {}};
             graph.begin_recording(recorded.queue);
             enqueue_all(&recorded);
             graph.end_recording();
@@ -273,13 +280,31 @@ class Sycl final : public Backend {
     }
 
     void enqueue_graph(Handle queue, Handle graph) override {
-        must("ext_oneapi_graph", [&] { of(queue).ext_oneapi_graph(static_cast<Graph *>(graph)->graph); });
+        const Executable &executable = static_cast<Graph *>(graph)->graph;
+        must("ext_oneapi_graph", [&] { of(queue).queue.ext_oneapi_graph(executable, taken(of(queue))); });
     }
 
     void free_graph(Handle graph) override { drop(graphs_, graph); }
 
   private:
-    sycl::queue &of(Handle queue) { return queue ? static_cast<Queue *>(queue)->queue : main_->queue; }
+    Queue &of(Handle queue) { return queue ? *static_cast<Queue *>(queue) : *main_; }
+
+    /// The events that the next command must wait for; the queue is in order, so that those after it need not.
+    static std::vector<sycl::event> taken(Queue &queue) { return std::exchange(queue.awaited, {}); }
+
+    template <class F>
+    static void submit_call(Queue &queue, F call) {
+        const std::vector<sycl::event> awaited = taken(queue);
+        queue.queue.submit([&](sycl::handler &handler) {
+            handler.depends_on(awaited);
+            handler.host_task(call);
+        });
+    }
+
+    /// Let the queue itself wait, before something that takes no list of events.
+    static void settle(Queue &queue) {
+        if (!queue.awaited.empty()) submit_call(queue, [] {});
+    }
 
     sycl::queue make_queue(int priority) {
         const auto thrown = [](sycl::exception_list list) {
@@ -308,9 +333,11 @@ class Sycl final : public Backend {
         return static_cast<char *>(static_cast<Buffer *>(place.buffer)->address) + place.offset;
     }
 
-    static sycl::event start(sycl::queue &queue, Handle kernel, std::size_t items, std::size_t group,
+    static sycl::event start(Queue &queue, Handle kernel, std::size_t items, std::size_t group,
                              const std::vector<Arg> &args) {
-        return queue.submit([&](sycl::handler &handler) {
+        const std::vector<sycl::event> awaited = taken(queue);
+        return queue.queue.submit([&](sycl::handler &handler) {
+            handler.depends_on(awaited);
             for (int i = 0; i < static_cast<int>(args.size()); ++i) set_argument(handler, i, args[i]);
             const std::size_t global = (items + group - 1) / group * group;
             handler.parallel_for(sycl::nd_range<1>(global, group), static_cast<Kernel *>(kernel)->kernel);
