@@ -23,6 +23,7 @@ namespace {
 constexpr double kGrace = 10.0;          // seconds that a killed process may take to go away
 constexpr std::size_t kKept = 4096;      // bytes kept of what a child writes to standard error
 constexpr std::size_t kRecords = 4096;   // and records of its standard output
+constexpr int kReads = 128;              // at a time, of 8 KiB: more than a pipe holds, and no deadline is missed
 constexpr long kCloseRange = 436;        // close_range(2), the same number on every architecture
 
 /// A pipe whose ends no other child inherits.
@@ -145,7 +146,8 @@ void Child::drain(double seconds) {
     const int wait = static_cast<int>(std::min(std::max(seconds, 0.0), 0.02) * 1e3);
     ::poll(files, 2, wait);
     char buffer[8192];
-    for (ssize_t n; (n = ::read(out_, buffer, sizeof buffer)) > 0;) {
+    ssize_t n;
+    for (int turn = 0; turn < kReads && (n = ::read(out_, buffer, sizeof buffer)) > 0; ++turn) {
         partial_.append(buffer, static_cast<std::size_t>(n));
         std::size_t end;
         while ((end = partial_.find('\n')) != std::string::npos) {
@@ -154,7 +156,7 @@ void Child::drain(double seconds) {
         }
         if (partial_.size() > 1u << 20) partial_.clear();
     }
-    for (ssize_t n; (n = ::read(err_, buffer, sizeof buffer)) > 0;) {
+    for (int turn = 0; turn < kReads && (n = ::read(err_, buffer, sizeof buffer)) > 0; ++turn) {
         errors_.append(buffer, static_cast<std::size_t>(n));
         if (errors_.size() > kKept) errors_.erase(0, errors_.size() - kKept);
     }
