@@ -13,7 +13,16 @@ from harness.errors import UserError
 from harness.suites.build import compile_cxx, find_compiler
 
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-Wall", "-Wextra", "-Ihost")
-_SIMULATION = tuple("fibers sim_devices sim_groups sim_memory sim_pages sim_print sim_queue images".split())
+_SIMULATION = (
+    "fibers",
+    "sim_devices",
+    "sim_groups",
+    "sim_memory",
+    "sim_pages",
+    "sim_print",
+    "sim_queue",
+    "images",
+)
 """The units of the simulated GPU."""
 _UNITS = {
     "cuda": (*_SIMULATION, "sim_blas", "sim_cublas"),

@@ -5,99 +5,21 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <deque>
 #include <memory>
-#include <mutex>
 
-#include "../data.h"
 #include "../series.h"
+#include "streams_work.h"
 
 namespace {
 
 using namespace gt;
 
-constexpr std::uint32_t kWords = 256;         // of one slot
-constexpr std::uint32_t kStride = kWords + 1;  // odd, so that slots begin everywhere; the word between is canary
 constexpr std::size_t kGroup = 64;
 constexpr std::size_t kQueues = 64, kQueuesOfCpu = 16;
 constexpr std::size_t kLinks = 24;            // of one in-order chain
 constexpr std::size_t kJoined = 8;            // queues that one node waits for
 constexpr std::size_t kOverlapped = 4;        // few enough that every GPU has hardware queues for them
-
-std::uint32_t rounds_of(std::uint32_t x, std::uint32_t rounds) {
-    // x -> a x + c, composed with itself by squaring.
-    std::uint32_t a = 1664525u, c = 1013904223u;
-    for (; rounds; rounds >>= 1) {
-        if (rounds & 1u) x = x * a + c;
-        c = c * a + c;
-        a *= a;
-    }
-    return x;
-}
-
-/// A call into the host that returns when it is told to: what follows it in its queue cannot have begun before.
-class Gate {
-  public:
-    void open() {
-        const std::lock_guard<std::mutex> hold(lock_);
-        open_ = true;
-        wake_.notify_all();
-    }
-    static void pass(void *self) {
-        Gate &gate = *static_cast<Gate *>(self);
-        std::unique_lock<std::mutex> hold(gate.lock_);
-        gate.wake_.wait(hold, [&] { return gate.open_; });
-    }
-
-  private:
-    std::mutex lock_;
-    std::condition_variable wake_;
-    bool open_ = false;
-};
-
-/// The slots on the device, and what each must hold once everything enqueued has run in a permitted order.
-class Slots {
-  public:
-    Slots(Backend &backend, std::size_t count) : array_(backend, count * kStride, 0), expected_(count * kStride) {
-        clear();
-    }
-
-    void clear() {
-        for (std::size_t i = 0; i < expected_.size(); ++i) expected_[i] = poison(static_cast<std::uint32_t>(i));
-        array_.poison_all();
-    }
-
-    std::uint32_t at(std::size_t slot) const { return array_.first() + static_cast<std::uint32_t>(slot * kStride); }
-    Handle buffer() const { return array_.buffer(); }
-
-    std::vector<Arg> node(std::size_t out, std::size_t a, std::size_t b, std::uint32_t node, std::uint32_t rounds) {
-        const std::uint32_t turned = rounds_of(node, rounds);
-        for (std::uint32_t i = 0; i < kWords; ++i) {
-            expected_[out * kStride + i] = mix(expected_[a * kStride + i] + 3u * expected_[b * kStride + i] + turned);
-        }
-        return {Arg::u32(kWords), Arg::mem(buffer()), Arg::u32(at(out)), Arg::u32(at(a)),
-                Arg::u32(at(b)),  Arg::u32(node),     Arg::u32(rounds)};
-    }
-
-    std::vector<Arg> link(std::size_t slot, std::uint32_t link, std::uint32_t rounds) {
-        const std::uint32_t turned = rounds_of(link, rounds);
-        for (std::uint32_t i = 0; i < kWords; ++i) {
-            expected_[slot * kStride + i] = mix(expected_[slot * kStride + i] ^ turned);
-        }
-        return {Arg::u32(kWords), Arg::mem(buffer()), Arg::u32(at(slot)), Arg::u32(link), Arg::u32(rounds)};
-    }
-
-    std::uint32_t expected(std::size_t slot) const { return expected_[slot * kStride]; }
-
-    Guarded::Bad verify() {
-        return array_.verify([&](std::uint32_t i) { return expected_[i]; });
-    }
-
-  private:
-    Guarded array_;
-    std::vector<std::uint32_t> expected_;
-};
 
 struct Callback {
     const std::uint32_t *word;  // host memory that the queue filled just before
@@ -158,17 +80,17 @@ class Streams {
         Slots slots(backend_, 2);
         rounds_ = 1000;
         // The first launch of a kernel may compile it.
-        backend_.launch(link_, kWords, kGroup, slots.link(0, 1, rounds_));
-        backend_.launch(node_, kWords, kGroup, slots.node(1, 0, 1, 1, rounds_));
+        backend_.launch(link_, kSlotWords, kGroup, slots.link(0, 1, rounds_));
+        backend_.launch(node_, kSlotWords, kGroup, slots.node(1, 0, 1, 1, rounds_));
         for (int attempt = 0; attempt < 12; ++attempt) {
             const double before = monotonic_seconds();
-            backend_.launch(link_, kWords, kGroup, slots.link(0, 2, rounds_));
+            backend_.launch(link_, kSlotWords, kGroup, slots.link(0, 2, rounds_));
             const double took = monotonic_seconds() - before;
             if (took > 1e-3 || rounds_ > 1u << 26) break;
             rounds_ *= 2;
         }
         const Guarded::Bad bad = slots.verify();
-        context_.check("one_queue", 2 * kWords, bad.payload + bad.canaries);
+        context_.check("one_queue", 2 * kSlotWords, bad.payload + bad.canaries);
     }
 
     void finish() {
@@ -191,7 +113,7 @@ class Streams {
             for (std::size_t q = 0; q < queues_.size(); ++q) {
                 // Slow and quick links in turn, so that one that need not wait is done first.
                 const std::uint32_t rounds = (l + q) % 3 == 0 ? rounds_ / 8 : 1;
-                backend_.enqueue(queues_[q], link_, kWords, kGroup,
+                backend_.enqueue(queues_[q], link_, kSlotWords, kGroup,
                                  slots.link(q, mix(static_cast<std::uint32_t>(q) << 8 | l), rounds));
             }
         }
@@ -229,7 +151,7 @@ class Streams {
             if (gate) backend_.enqueue_call(queues_[0], Gate::pass, gate);
             for (std::size_t q = 0; q < count; ++q) {
                 if (q > 0) backend_.wait(queues_[q], events.back());
-                backend_.enqueue(queues_[q], node_, kWords, kGroup,
+                backend_.enqueue(queues_[q], node_, kSlotWords, kGroup,
                                  slots.node(q + 1, q, q, static_cast<std::uint32_t>(q) + 17, q % 4 == 0 ? rounds_ : 1));
                 events.push_back(backend_.event());
                 backend_.record(events.back(), queues_[q]);
@@ -261,7 +183,7 @@ class Streams {
             held([&](Gate &gate) {
                 backend_.enqueue_call(queues_[late], Gate::pass, &gate);
                 for (std::size_t q = 0; q < count; ++q) {
-                    backend_.enqueue(queues_[q], node_, kWords, kGroup,
+                    backend_.enqueue(queues_[q], node_, kSlotWords, kGroup,
                                      slots.node(q, 2 * count + 1, 2 * count + 1,
                                                 static_cast<std::uint32_t>(q) + 99, 1));
                     events.push_back(backend_.event());
@@ -269,7 +191,7 @@ class Streams {
                 }
                 for (Handle event : events) backend_.wait(queues_[count], event);
                 for (std::size_t q = 0; q < count; ++q) {
-                    backend_.enqueue(queues_[count], node_, kWords, kGroup,
+                    backend_.enqueue(queues_[count], node_, kSlotWords, kGroup,
                                      slots.node(count + q + 1, count + q, q, static_cast<std::uint32_t>(q) + 7, 1));
                 }
             });
@@ -293,7 +215,7 @@ class Streams {
         }
         for (std::uint32_t c = 0; c < kCalls; ++c) {
             for (std::size_t q = 0; q < 2; ++q) {
-                backend_.enqueue(queues_[q], link_, kWords, kGroup,
+                backend_.enqueue(queues_[q], link_, kSlotWords, kGroup,
                                  slots.link(q, mix(c + 1000u), c % 3 ? 1 : rounds_ / 8));
                 wanted[q].push_back(slots.expected(q));
                 backend_.enqueue_copy(queues_[q], Place::at(&words[q][c]),
@@ -321,11 +243,11 @@ class Streams {
         Slots slots(backend_, 2);
         // What is captured is not run: the expected words are made below, once for each replay.
         const auto args = [&](std::uint32_t n) {
-            return std::vector<Arg>{Arg::u32(kWords), Arg::mem(slots.buffer()), Arg::u32(slots.at(0)),
+            return std::vector<Arg>{Arg::u32(kSlotWords), Arg::mem(slots.buffer()), Arg::u32(slots.at(0)),
                                     Arg::u32(n * 7 + 1), Arg::u32(n % 3 ? 1 : 64)};
         };
         const Handle graph = backend_.graph([&](Handle queue) {
-            for (std::uint32_t n = 0; n < kNodes; ++n) backend_.enqueue(queue, link_, kWords, kGroup, args(n));
+            for (std::uint32_t n = 0; n < kNodes; ++n) backend_.enqueue(queue, link_, kSlotWords, kGroup, args(n));
         });
         for (std::size_t r = 0; r < kReplays; ++r) {
             backend_.enqueue_graph(queues_[0], graph);
@@ -342,8 +264,8 @@ class Streams {
         Slots slots(backend_, 2);
         const Handle usual = backend_.queue(0), urgent = backend_.queue(1);
         for (std::uint32_t l = 0; l < kLinks; ++l) {
-            backend_.enqueue(usual, link_, kWords, kGroup, slots.link(0, l + 5, rounds_ / 4));
-            backend_.enqueue(urgent, link_, kWords, kGroup, slots.link(1, l + 6, 1));
+            backend_.enqueue(usual, link_, kSlotWords, kGroup, slots.link(0, l + 5, rounds_ / 4));
+            backend_.enqueue(urgent, link_, kSlotWords, kGroup, slots.link(1, l + 6, 1));
         }
         backend_.finish(urgent);
         backend_.finish(usual);
@@ -370,7 +292,7 @@ class Streams {
                 for (std::size_t before : {a, b}) {
                     if (before > 0 && queue_of[before] != q) backend_.wait(queues_[q], events[before]);
                 }
-                backend_.enqueue(queues_[q], node_, kWords, kGroup,
+                backend_.enqueue(queues_[q], node_, kSlotWords, kGroup,
                                  slots.node(n, a, b, dice, dice % 16 == 0 ? rounds_ / 4 : 1));
                 events[n] = backend_.event();
                 backend_.record(events[n], queues_[q]);
