@@ -66,7 +66,11 @@ class _HereLadder(Ladder):
             self._run_tests(stack, self._watch(stack))
         if self._alive and self._wanted(Stage.UNLOAD):
             self._rung(Stage.UNLOAD, self._left_alone)
-        return self._attempt()
+        attempt = self._attempt()
+        if attempt.outcome is Outcome.SKIP and self.offer.absent:
+            # Of all the rungs that did not apply, this is the one that somebody can do something about.
+            return replace(attempt, rung=Stage.LOAD, reason=self.offer.absent)
+        return attempt
 
     def _installed(self) -> Rung:
         """The kernel is that of the cell, and the tests are at hand."""

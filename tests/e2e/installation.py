@@ -24,7 +24,7 @@ from harness.store.evidence import EvidenceStore
 from harness.store.run import PlanState, StoredRun
 from harness.store.store import Store
 
-SHARED = ("kernels", "boot", "erofs", "gpu_tests")
+SHARED = ("kernels", "boot", "erofs", "gpu_tests", "wheels")
 """Rooms of the image cache that are taken over entry by entry; what a test makes or breaks there is its own."""
 
 

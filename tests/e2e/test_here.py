@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from intel_wheels import intel_runtime
 from machines.test_here import until_gone
 from scripted_runner import CPU, hanging, scripted_runner
 
@@ -17,6 +18,7 @@ from harness.content import content_dir
 from harness.errors import InfraError
 from harness.model.outcome import Outcome
 from harness.suites.build import build_runner
+from harness.suites.sycl import build_with_sycl
 
 from .installation import Installation, Running, complete, installed
 
@@ -92,6 +94,31 @@ def test_the_other_commands_know_the_cell(real: tuple[Installation, Running]) ->
     repro = made.run("repro", CELL)
     assert repro.code == 2
     assert "booted nothing" in repro.err
+
+
+@pytest.mark.slow
+def test_sycl_is_tested_by_its_own_runner_and_where_its_libraries_are_absent_that_is_the_reason(
+    shared_cache: Path,
+) -> None:
+    environment = intel_runtime(shared_cache)
+    runner = build_with_sycl(content_dir("gpu_tests"), shared_cache / "gpu_tests", shared_cache / "wheels")
+    if (runner / "absent").is_dir():
+        pytest.skip((runner / "absent" / "sycl").read_text().strip())
+    words = ("run", "--here", "--backend", "sycl", "--test", "enumerate", "--test", "vecadd", "--test", "atomics")
+    with installed(content_dir("guests").parent, shared_cache) as made:
+        done = made.run(*words, env=environment)
+        assert done.code == 0, done.out + done.err
+        (attempt,) = made.stored().attempts
+        assert (attempt.cell_id, attempt.outcome) == (CELL.replace("opencl", "sycl"), Outcome.PASS)
+        kinds = {test.name: test.kind for test in attempt.tests}
+        assert kinds == dict.fromkeys(("enumerate", "vecadd", "atomics"), "cpu-runtime")
+        assert '"platform":"Intel(R) OpenCL"' in made.evidence(attempt, "sycl-vecadd.txt")
+
+        done = made.run(*words)
+        assert done.code == 3, done.out + done.err
+        (attempt,) = made.stored().attempts
+        assert attempt.reason.startswith("no SYCL: libsycl.so.9: cannot open shared object file")
+        assert attempt.reason in done.out
 
 
 def scripted(made: Installation, behaviour: dict[str, object]) -> tuple[Path, Path]:

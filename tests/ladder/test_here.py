@@ -114,7 +114,7 @@ def test_a_gpus_driver_is_asked_whether_it_still_answers_after_each_test(tmp_pat
 
 def test_an_absent_library_leaves_nothing_to_test(tmp_path: Path) -> None:
     attempt = climb(tmp_path, {"absent": "libcuda.so.1 is not there"})
-    assert attempt.outcome is Outcome.SKIP
+    assert (attempt.outcome, attempt.rung, attempt.reason) == (Outcome.SKIP, Stage.LOAD, "libcuda.so.1 is not there")
     assert {one.reason for one in attempt.stages if one.stage in (Stage.LOAD, Stage.ENUMERATE, Stage.COMPUTE)} == {
         "libcuda.so.1 is not there"
     }
