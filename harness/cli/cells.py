@@ -17,9 +17,10 @@ from harness.cli.runs import latest
 from harness.errors import UserError
 from harness.lab import Lab
 from harness.machines.acceleration import prove
+from harness.machines.booting import boot
 from harness.machines.hypervisor import Hypervisor
 from harness.machines.ssh import KeyPair
-from harness.machines.vm import BootFailure, BootRequest, boot
+from harness.machines.vm import BootFailure, BootRequest
 from harness.model.cell import Cell
 from harness.model.records import Attempt
 from harness.model.select import pick_cell

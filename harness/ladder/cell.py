@@ -25,9 +25,10 @@ from harness.ladder.rungs import Rung
 from harness.ladder.testwatch import TestWatch, watch_over
 from harness.ladder.workshop import EMULATION_FACTOR, Workshop
 from harness.machines import secured
+from harness.machines.booting import boot
 from harness.machines.firmware import SecureBoot
 from harness.machines.guest import Guest, GuestLost
-from harness.machines.vm import BootRequest, GuestFailure, VirtualMachine, boot
+from harness.machines.vm import BootRequest, GuestFailure, VirtualMachine
 from harness.model.cell import Cell, KernelIdentity
 from harness.model.image import Image
 from harness.model.outcome import DECIDING, Outcome

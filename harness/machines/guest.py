@@ -58,6 +58,10 @@ class Machine(Protocol):
         """Why it is gone or about to go; None while nothing speaks against it."""
         ...
 
+    def unanswered(self, seen: str) -> tuple[Outcome, str]:
+        """Whose fault it is that a machine does not do what ``seen`` tells; MISS where nothing shows it."""
+        ...
+
 
 LOOK = (
     "sh",
@@ -157,15 +161,16 @@ class Guest:
         if not done.ok:
             self.check(done)
             said = done.stderr.decode(errors="replace").strip()[-200:] or "no error output"
-            state = "did not answer in time" if done.timed_out else f"returned {done.exit_status}: {said}"
-            raise GuestLost(Outcome.MISS, f"{argv[0]} in the guest {state}")
+            if done.timed_out:
+                raise GuestLost(*self.machine.unanswered(f"{argv[0]} in the guest did not answer in time"))
+            raise GuestLost(Outcome.MISS, f"{argv[0]} in the guest returned {done.exit_status}: {said}")
         return done.stdout.decode("utf-8", "replace")
 
     def check(self, last: Completed | None = None) -> None:
         """Raise when the guest has died, or when its connection broke and cannot be had again.
 
         Raises:
-            GuestLost: FAIL for a panic, MISS for a dead SSH server, a stopped VM or a full disk.
+            GuestLost: FAIL for a panic or a kernel that hangs, MISS for a dead SSH server, a stopped VM or a full disk.
         """
         machine = self.machine
         shell = machine.shell
@@ -178,7 +183,7 @@ class Guest:
             if machine.death() is None and (machine.shell is None or not machine.shell.alive):
                 machine.reconnect(_RECONNECT)
             if machine.death() is None and (machine.shell is None or not machine.shell.alive):
-                raise GuestLost(Outcome.MISS, machine.gone)
+                raise GuestLost(*machine.unanswered(machine.gone))
         dead = machine.death()
         if dead is not None:
             raise GuestLost(*dead)
@@ -199,6 +204,8 @@ class Guest:
         disk, _, stats = rest.partition(b"@blocked\n")
         if done.lost or done.timed_out or not taint.strip().isdigit():
             self.check(done)
+            if done.timed_out:
+                raise GuestLost(*self.machine.unanswered("the guest did not read its kernel's log in time"))
             raise GuestLost(Outcome.MISS, "the guest could not read its kernel's log")
         unread = ""
         if done.exit_status != 1:  # a log that is read to its end ends in that error

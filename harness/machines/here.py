@@ -111,6 +111,10 @@ class ThisMachine:
         """None: it lives while this is asked."""
         return None
 
+    def unanswered(self, seen: str) -> tuple[Outcome, str]:
+        """There is no other way to ask its kernel."""
+        return Outcome.MISS, seen
+
 
 class _Stream:
     """One stream of a command, kept up to a limit and read to its end."""

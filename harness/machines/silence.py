@@ -65,17 +65,10 @@ class Silence:
         blocked = self._sysrq.blocked(self._limit)
         if blocked is None:
             return self._hang(phase, f"{seen}, and the kernel does not answer SysRq")
-        again = [task for task in blocked if task in self._blocked]
+        stuck, self.said = compare(self._blocked, blocked)
         self._blocked = blocked
-        # What a task holds that waits for the disk, others wait for.
-        disk = next((str(task) for task in blocked if task.waits_for_disk), "")
-        if again and not disk:
-            return self._hang(phase, f"every CPU is idle, and asked twice the kernel tells of {_some(again)}")
-        self.said = (
-            f"the kernel answers SysRq: {disk}, waiting for the VM's disk"
-            if disk
-            else "the kernel answers SysRq and has no task blocked twice: the guest's own init waits"
-        )
+        if stuck:
+            return self._hang(phase, f"every CPU is idle, and {self.said}")
         self._stall.reset()
         return None
 
@@ -85,6 +78,14 @@ class Silence:
         return Outcome.FAIL, f"hang in phase {phase}: {what}{detail}"
 
 
-def _some(tasks: list[Blocked]) -> str:
-    more = f" and {len(tasks) - 3} more" if len(tasks) > 3 else ""
-    return "; ".join(str(task) for task in tasks[:3]) + more
+def compare(before: tuple[Blocked, ...], now: tuple[Blocked, ...]) -> tuple[bool, str]:
+    """Whether two answers, some time apart, show a hang in the kernel, and what they show."""
+    # What a task holds that waits for the disk, others wait for.
+    disk = next((str(task) for task in now if task.waits_for_disk), "")
+    if disk:
+        return False, f"the kernel answers SysRq: {disk}, waiting for the VM's disk"
+    again = [str(task) for task in now if task in before]
+    if not again:
+        return False, "the kernel answers SysRq and has no task blocked twice: what is silent waits by itself"
+    more = f" and {len(again) - 3} more" if len(again) > 3 else ""
+    return True, f"asked twice the kernel tells of {'; '.join(again[:3])}{more}"

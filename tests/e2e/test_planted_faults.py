@@ -38,7 +38,12 @@ EXPECTED = [
         Stage.BOOT,
         r"hang in phase guest init: .* the kernel tells of .*task misbehave \(pid \d+\) bl",
     ),
-    ("waits", Outcome.MISS, Stage.BOOT, r"not up within \d+ s, in phase guest init: .*: the guest's own init waits"),
+    (
+        "waits",
+        Outcome.MISS,
+        Stage.BOOT,
+        r"not up within \d+ s, in phase guest init: .*: what is silent waits by",
+    ),
     ("slow", Outcome.MISS, Stage.BOOT, r"not up within \d+ s, still working in phase .*: slow host or kernel"),
     ("renamed", Outcome.MISS, Stage.BOOT, r"the guest runs 2\.6\.\d+.*, not 6\.12\..*: nothing is known"),
     ("absent", Outcome.FAIL, Stage.LOAD, r"load dummy: this kernel has no module dummy"),

@@ -40,6 +40,11 @@ static int plant(const char *fault, const struct kernel_param *unused)
 			set_current_state(TASK_UNINTERRUPTIBLE);
 			schedule();
 		}
+	else if (sysfs_streq(fault, "stuck")) {
+		local_irq_disable();
+		for (;;)
+			cpu_relax();
+	}
 	return 0;
 }
 static const struct kernel_param_ops ops = { .set = plant };
@@ -81,7 +86,7 @@ modules:
 activate:
   - {{run: [sh, -c, {json.dumps(PLANT)}]}}
 """
-FAULTS = ("none", "said", "warn", "xid", "hang", "hold", "full")
+FAULTS = ("none", "said", "warn", "xid", "hang", "hold", "full", "stuck")
 
 
 def matrix() -> str:
@@ -91,6 +96,7 @@ def matrix() -> str:
     return (
         f"version: 1\nkernels:\n{kernels}guests: [debian-13]\nstacks: [planted]\n"
         "tests: [enumerate, vecadd, triad]\nlimits: {vms: 1, vm_memory: 768MiB}\n"
+        "include: [{kernel: stuck, timeouts: {test: 20s}}]\n"
     )
 
 
@@ -159,6 +165,12 @@ def test_a_kernel_that_breaks_under_a_test_fails_that_test_although_it_computed_
     assert (seen["enumerate"].outcome, seen["enumerate"].details["kernel"]) == (Outcome.PASS, "clean")
     assert "the test said" not in seen["vecadd"].reason
     assert str(seen["vecadd"].details["kernel"]).startswith(words)
+
+
+def test_a_kernel_that_does_not_come_back_from_a_test_is_told_from_a_guest_that_is_slow(planted: Planted) -> None:
+    attempt = planted[2]["stuck"]
+    assert (attempt.outcome, attempt.rung) == (Outcome.FAIL, Stage.COMPUTE), attempt.reason
+    assert ", and its kernel does not answer SysRq: it hangs" in attempt.reason
 
 
 def test_what_the_kernel_said_and_where_a_process_hangs_lies_with_the_tests_output(planted: Planted) -> None:

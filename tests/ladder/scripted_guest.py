@@ -106,12 +106,16 @@ class FakeMachine:
     shell: FakeShell | None
     dead: tuple[Outcome, str] | None = None
     comes_back: FakeShell | None = None
+    blame: Outcome = Outcome.MISS
     console: Console = field(default_factory=Console)
     stopped: threading.Event = field(default_factory=threading.Event)
     gone: str = "the SSH server in the guest stopped answering; the VM still runs"
 
     def death(self) -> tuple[Outcome, str] | None:
         return self.dead
+
+    def unanswered(self, seen: str) -> tuple[Outcome, str]:
+        return self.blame, seen
 
     def reconnect(self, timeout: float) -> FakeShell | None:
         if self.comes_back:

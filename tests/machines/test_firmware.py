@@ -16,11 +16,12 @@ from harness.errors import InfraError
 from harness.images.uki import STUB
 from harness.journal import Journal
 from harness.keys import SigningKeys
+from harness.machines.booting import boot
 from harness.machines.firmware import SecureBoot, _variable_tool, find_firmware, plain_firmware, prepare_variables
 from harness.machines.hypervisor import Hypervisor
 from harness.machines.passthrough import Passthrough
 from harness.machines.ssh import KeyPair
-from harness.machines.vm import BootFailure, BootRequest, boot
+from harness.machines.vm import BootFailure, BootRequest
 from harness.model.image import BootKernel, Image
 from harness.model.outcome import Outcome
 

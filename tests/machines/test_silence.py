@@ -45,8 +45,8 @@ def test_a_task_that_is_blocked_in_two_answers_is_a_hang_there(answers: tuple[An
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        (((), ()), "no task blocked twice: the guest's own init waits"),
-        (((LOCKED,), ()), "no task blocked twice: the guest's own init waits"),
+        (((), ()), "no task blocked twice: what is silent waits by itself"),
+        (((LOCKED,), ()), "no task blocked twice: what is silent waits by itself"),
         (((LOCKED,), (Blocked("modprobe", 8, LOCKED.frames),)), "no task blocked twice"),
         (((READING,), (READING,)), "task sh (pid 1) blocked in folio_wait_bit_common, waiting for the VM's disk"),
         (((READING, LOCKED), (LOCKED, READING)), "task sh (pid 1) blocked in "),

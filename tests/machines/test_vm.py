@@ -22,11 +22,13 @@ from harness.journal import Journal
 from harness.keys import SigningKeys
 from harness.ladder.cell import execute
 from harness.ladder.workshop import Workshop
-from harness.machines import vm
+from harness.machines import booting
+from harness.machines.booting import boot
+from harness.machines.guest import Guest, GuestLost
 from harness.machines.hypervisor import Hypervisor
 from harness.machines.passthrough import Passthrough
 from harness.machines.ssh import KeyPair
-from harness.machines.vm import BootFailure, BootRequest, VirtualMachine, boot
+from harness.machines.vm import BootFailure, BootRequest, VirtualMachine
 from harness.model.cell import Cell, DebianKernel, KernelIdentity, KernelSpec, Series
 from harness.model.outcome import Outcome
 from harness.model.stage import Stage
@@ -201,8 +203,8 @@ def test_a_port_that_somebody_takes_in_between_is_replaced_by_another(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = iter([taken.getsockname()[1], vm.free_port()])
-        monkeypatch.setattr(vm, "free_port", lambda: next(ports))
+        ports = iter([taken.getsockname()[1], booting.free_port()])
+        monkeypatch.setattr(booting, "free_port", lambda: next(ports))
         with start(bare_kernel(BANNER, HALTS)) as machine:
             assert machine.domain.ssh_port != taken.getsockname()[1]
 
@@ -313,6 +315,30 @@ def test_a_kernel_tells_which_of_its_tasks_are_blocked_and_in_what(
     assert "[test_firmware]" in " ".join(tasks["kdmatrix-init"].frames)
     assert tasks["modprobe"].waits_for_disk  # the new disk's partitions are looked for
     assert b"sysrq: Show Blocked State" in machine.console.content()
+
+
+@pytest.mark.slow
+def test_a_guest_that_stops_answering_at_work_is_judged_by_what_its_kernel_says(
+    start: Start, real_image: Image
+) -> None:
+    """A command that takes its time and a VM that the host has paused look alike over SSH."""
+    with start(real_image, memory=512 << 20, patience=0.3) as machine:
+        machine.wait_for_ssh(time.monotonic() + 300, 30.0)
+        guest = Guest(machine)
+        guest.must(["modprobe", "msr"], timeout=120)
+        assert _judged(guest, ["sleep", "99"]) == (
+            Outcome.MISS,
+            "sleep in the guest did not answer in time; the kernel answers SysRq and has no task blocked twice: "
+            "what is silent waits by itself",
+        )
+        machine.monitor("stop")
+        assert _judged(guest, ["true"]) == (Outcome.MISS, "true in the guest did not answer in time")
+
+
+def _judged(guest: Guest, command: list[str]) -> tuple[Outcome, str]:
+    with pytest.raises(GuestLost) as caught:
+        guest.must(command, timeout=10)
+    return caught.value.outcome, caught.value.reason
 
 
 def test_a_guest_that_runs_another_kernel_than_the_cells_says_nothing_about_it(

@@ -195,6 +195,10 @@ class LabBoxMachine:
             return Outcome.MISS, f"the box restarted by itself, into {self._restarted}; nothing shows why"
         return None
 
+    def unanswered(self, seen: str) -> tuple[Outcome, str]:
+        """There is no other way to ask its kernel."""
+        return Outcome.MISS, seen
+
     def listen(self, serial: BoxConsole) -> None:
         """Judge the next boot by this console."""
         self.serial, self.console, self._restarted = serial, serial.judged, ""

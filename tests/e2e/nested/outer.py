@@ -20,8 +20,8 @@ from pathlib import Path
 from harness.errors import InfraError
 from harness.images.builder import Images, content_key, digest_of_tree
 from harness.images.initramfs import GUEST_INIT, Seed, write_seed
+from harness.machines.booting import free_port
 from harness.machines.ssh import KeyPair, SshShell
-from harness.machines.vm import free_port
 from harness.model.cell import DebianKernel, KernelSpec, Series
 from harness.model.image import BootKernel, Layer
 from harness.model.shell import Completed
