@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.machines.console import Console
-from harness.machines.sysrq import Blocked, SysRq
+from harness.machines.sysrq import BlockedTask, SysRq
 from harness.machines.watch import CpuSample, Stall, StallDetector
 from harness.model.outcome import Outcome
 
@@ -33,7 +33,7 @@ class Silence:
         self._limit = limit
         self._stall = StallDetector()
         self._next = 0.0
-        self._blocked: tuple[Blocked, ...] = ()
+        self._blocked: tuple[BlockedTask, ...] = ()
         self.said = ""
         """What the kernel's last answer means, for a guest that does not get there in time."""
 
@@ -78,7 +78,7 @@ class Silence:
         return Outcome.FAIL, f"hang in phase {phase}: {what}{detail}"
 
 
-def compare(before: tuple[Blocked, ...], now: tuple[Blocked, ...]) -> tuple[bool, str]:
+def compare(before: tuple[BlockedTask, ...], now: tuple[BlockedTask, ...]) -> tuple[bool, str]:
     """Whether two answers, some time apart, show a hang in the kernel, and what they show."""
     # What a task holds that waits for the disk, others wait for.
     disk = next((str(task) for task in now if task.waits_for_disk), "")

@@ -33,7 +33,7 @@ _SETTLED = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Blocked:
+class BlockedTask:
     """A task in an uninterruptible sleep."""
 
     name: str
@@ -56,7 +56,7 @@ class Blocked:
 _POLLS = re.compile(r"msleep|usleep_range|fsleep")
 
 
-def parse_blocked(text: str) -> tuple[Blocked, ...] | None:
+def parse_blocked(text: str) -> tuple[BlockedTask, ...] | None:
     """Read the kernel's answer, without tasks that sleep for a given time; None when the text holds none."""
     *_, answer = _HEADER.split(text)
     if answer == text:
@@ -68,7 +68,7 @@ def parse_blocked(text: str) -> tuple[Blocked, ...] | None:
         elif found and (frame := _FRAME.search(line)) and not line.lstrip().startswith("RIP:"):
             found[-1][2].append(f"{frame[1]} [{frame[2]}]" if frame[2] else frame[1])
     return tuple(
-        Blocked(name, pid, tuple(frames))
+        BlockedTask(name, pid, tuple(frames))
         for name, pid, frames in found
         if not any(_POLLS.match(frame) for frame in frames)
     )
@@ -89,7 +89,7 @@ class SysRq:
         self._send = send
         self._sleep = sleep
 
-    def blocked(self, patience: float) -> tuple[Blocked, ...] | None:
+    def blocked(self, patience: float) -> tuple[BlockedTask, ...] | None:
         """The blocked tasks as the kernel tells them; None when it does not answer within ``patience`` seconds."""
         before = self._console.received
         each = patience / len(_GAPS)
@@ -105,10 +105,10 @@ class SysRq:
                 waited += 0.1
         return None
 
-    def _answer(self, before: int) -> tuple[Blocked, ...] | None:
+    def _answer(self, before: int) -> tuple[BlockedTask, ...] | None:
         return parse_blocked(self._console.since(before).decode("utf-8", "replace"))
 
-    def _whole_answer(self, before: int, patience: float) -> tuple[Blocked, ...] | None:
+    def _whole_answer(self, before: int, patience: float) -> tuple[BlockedTask, ...] | None:
         """The stacks come line by line, and nothing marks the last one."""
         size, quiet, waited = 0, 0.0, 0.0
         while quiet < _SETTLED and waited < patience + _SETTLED:

@@ -17,7 +17,7 @@ from harness.machines.hypervisor import Ending, Hypervisor
 from harness.machines.passthrough import Passthrough
 from harness.machines.silence import Silence, compare
 from harness.machines.ssh import KeyPair, SshShell
-from harness.machines.sysrq import Blocked, SysRq
+from harness.machines.sysrq import BlockedTask, SysRq
 from harness.machines.watch import CpuSample, Stall, parse_registers
 from harness.model.image import Image
 from harness.model.outcome import Outcome
@@ -203,7 +203,7 @@ class VirtualMachine:
         if not self._is_executing() or sysrq is None:
             return Outcome.MISS, seen
         patience = _SYSRQ * self._request.patience
-        answers: list[tuple[Blocked, ...]] = []
+        answers: list[tuple[BlockedTask, ...]] = []
         for _ in range(2):
             blocked = sysrq.blocked(patience)
             if dead := self.death():
@@ -241,7 +241,7 @@ class VirtualMachine:
         if self.console.phase == "SSH server":
             return BootFailure(Outcome.MISS, f"the SSH server did not answer within {seconds:.0f} s{last}")
         last = (
-            f"in phase {self.console.phase}: {said}"
+            f"in phase {self.console.phase}: when last looked at, {said}"
             if said
             else f"still working in phase {self.console.phase}: slow host or kernel"
         )

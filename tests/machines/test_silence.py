@@ -6,14 +6,14 @@ import pytest
 
 from harness.machines.console import Console
 from harness.machines.silence import Silence
-from harness.machines.sysrq import Blocked, SysRq
+from harness.machines.sysrq import BlockedTask, SysRq
 from harness.machines.watch import CpuSample, Stall
 from harness.model.outcome import Outcome
 
 IDLE = (CpuSample(0xFFFFFFFF81000000, interrupts_enabled=True, halted=True),)
-LOCKED = Blocked("modprobe", 7, ("schedule", "open_card [card]"))
-READING = Blocked("sh", 1, ("schedule", "io_schedule", "folio_wait_bit_common"))
-Answer = tuple[Blocked, ...] | None
+LOCKED = BlockedTask("modprobe", 7, ("schedule", "open_card [card]"))
+READING = BlockedTask("sh", 1, ("schedule", "io_schedule", "folio_wait_bit_common"))
+Answer = tuple[BlockedTask, ...] | None
 
 
 class Asked(SysRq):
@@ -47,7 +47,7 @@ def test_a_task_that_is_blocked_in_two_answers_is_a_hang_there(answers: tuple[An
     [
         (((), ()), "no task blocked twice: what is silent waits by itself"),
         (((LOCKED,), ()), "no task blocked twice: what is silent waits by itself"),
-        (((LOCKED,), (Blocked("modprobe", 8, LOCKED.frames),)), "no task blocked twice"),
+        (((LOCKED,), (BlockedTask("modprobe", 8, LOCKED.frames),)), "no task blocked twice"),
         (((READING,), (READING,)), "task sh (pid 1) blocked in folio_wait_bit_common, waiting for the VM's disk"),
         (((READING, LOCKED), (LOCKED, READING)), "task sh (pid 1) blocked in "),
     ],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.machines.console import Console
-from harness.machines.sysrq import Blocked, SysRq, parse_blocked
+from harness.machines.sysrq import BlockedTask, SysRq, parse_blocked
 
 NEW = """\
 [   30.1] sysrq: Show Blocked State
@@ -61,7 +61,7 @@ def test_of_several_answers_the_last_counts_and_an_empty_one_is_no_silence() -> 
 @given(st.text())
 def test_no_output_of_a_guest_is_an_error(text: str) -> None:
     parse_blocked("sysrq: Show Blocked State\n" + text)
-    assert str(Blocked("x", 1, ())) == "task x (pid 1) blocked in an unknown place"
+    assert str(BlockedTask("x", 1, ())) == "task x (pid 1) blocked in an unknown place"
 
 
 class Guest:
@@ -91,8 +91,8 @@ class Guest:
 
 
 @pytest.fixture
-def ask() -> Callable[[Guest], tuple[Blocked, ...] | None]:
-    def asking(guest: Guest) -> tuple[Blocked, ...] | None:
+def ask() -> Callable[[Guest], tuple[BlockedTask, ...] | None]:
+    def asking(guest: Guest) -> tuple[BlockedTask, ...] | None:
         return SysRq(guest.console, guest.send_break, guest.send, guest.sleep).blocked(6.0)
 
     return asking
@@ -100,19 +100,19 @@ def ask() -> Callable[[Guest], tuple[Blocked, ...] | None]:
 
 @pytest.mark.parametrize("gap", [0.0, 0.9, 1.9])
 def test_a_guest_that_reads_its_line_slowly_is_asked_again_with_more_time(
-    ask: Callable[[Guest], tuple[Blocked, ...] | None], gap: float
+    ask: Callable[[Guest], tuple[BlockedTask, ...] | None], gap: float
 ) -> None:
     assert ask(Guest(NEW, gap)) == parse_blocked(NEW)
 
 
-def test_what_the_console_said_before_is_no_answer(ask: Callable[[Guest], tuple[Blocked, ...] | None]) -> None:
+def test_what_the_console_said_before_is_no_answer(ask: Callable[[Guest], tuple[BlockedTask, ...] | None]) -> None:
     guest = Guest("")
     guest.console.feed(NEW.encode())
     assert ask(guest) is None
 
 
 def test_a_console_too_long_to_be_kept_whole_still_holds_the_answer(
-    ask: Callable[[Guest], tuple[Blocked, ...] | None], monkeypatch: pytest.MonkeyPatch
+    ask: Callable[[Guest], tuple[BlockedTask, ...] | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.machines.console.HEAD_LIMIT", 100)
     monkeypatch.setattr("harness.machines.console.TAIL_LIMIT", 2000)
