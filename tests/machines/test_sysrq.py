@@ -119,3 +119,12 @@ def test_a_console_too_long_to_be_kept_whole_still_holds_the_answer(
     guest = Guest(NEW)
     guest.console.feed(b"x" * 5000 + b"\n")
     assert ask(guest) == parse_blocked(NEW)
+
+
+def test_an_answer_that_the_tail_of_a_long_console_still_holds_from_before_is_no_answer(
+    ask: Callable[[Guest], tuple[BlockedTask, ...] | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.machines.console.HEAD_LIMIT", 100)
+    guest = Guest("")
+    guest.console.feed(b"x" * 200 + b"\n" + NEW.encode())
+    assert ask(guest) is None
