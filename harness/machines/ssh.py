@@ -29,6 +29,8 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 _CHUNK = 64 << 10
 _POLL = 0.01
+_TELLING_SIGNALS = ("sh", "-c", '"$@"; exit "$?"', "sh")
+"""A shell that waits for the command: sshd's message about a signal is one that paramiko drops; a status arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class SshShell:
         try:
             channel = self._transport.open_session(timeout=timeout)
             with _closed_at(channel, deadline):
-                channel.exec_command(shlex.join(argv))
+                channel.exec_command(shlex.join([*_TELLING_SIGNALS, *argv]))
             pending = memoryview(stdin)
             channel.setblocking(False)
             sent_eof = False

@@ -12,7 +12,7 @@ class Completed:
     """What a command in a guest left. Output is untrusted bytes, bounded by the caller's limit."""
 
     exit_status: int | None
-    """None when no status is known: timed out, killed by a signal, or the connection was lost."""
+    """128 + n (or -n) after signal n; None when no status is known: timed out, or the connection was lost."""
     stdout: bytes
     stderr: bytes
     seconds: float

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.machines.domain import Disk, Domain
+from harness.machines.domain import EMULATED_CPU, EMULATED_FEATURES, Disk, Domain
 from harness.machines.passthrough import HostFunction
 
 CONSOLE = Path("console.log")
@@ -24,7 +24,8 @@ def qemu_argv(domain: Domain, console: Path = CONSOLE) -> list[str]:
     argv = [domain.emulator, "-name", f"guest={domain.name}", "-uuid", domain.uuid]
     argv += ["-machine", "q35,usb=off,dump-guest-core=off", "-accel", "kvm" if domain.accelerator == "kvm" else "tcg"]
     host = "host,migratable=off" + (",host-phys-bits=on" if domain.passthrough.ports else "")
-    argv += ["-cpu", host if domain.accelerator == "kvm" else "max"]
+    emulated = ",+".join((EMULATED_CPU, *EMULATED_FEATURES))
+    argv += ["-cpu", host if domain.accelerator == "kvm" else emulated]
     argv += ["-m", str(-(-domain.memory >> 20)), "-overcommit", "mem-lock=off"]
     argv += ["-smp", f"{domain.vcpus},sockets={domain.vcpus},cores=1,threads=1"]
     argv += ["-display", "none", "-no-user-config", "-nodefaults", "-rtc", "base=utc", "-boot", "strict=on"]

@@ -42,15 +42,6 @@ PAIRS = [
     if backend in spec.backends
 ]
 
-EMULATED_WRONG = "QEMU's emulated processor computes Intel's code for it wrong; on a real one the same code is right"
-CASES = [
-    pytest.param(
-        *pair, id="-".join(pair), marks=[pytest.mark.xfail(reason=EMULATED_WRONG, strict=True)] if wrong else []
-    )
-    for pair in PAIRS
-    for wrong in [(pair[0], pair[2]) == ("cpu-intel", "inference")]
-]
-
 
 def matrix(stack: str) -> str:
     return f"""
@@ -101,7 +92,7 @@ def results_of(home: Installation) -> Callable[[str], tuple[TestResult, ...]]:
     return results
 
 
-@pytest.mark.parametrize(("stack", "backend", "name"), CASES)
+@pytest.mark.parametrize(("stack", "backend", "name"), PAIRS)
 def test_a_compute_test_passes_in_a_vm(
     results_of: Callable[[str], tuple[TestResult, ...]], stack: str, backend: str, name: str
 ) -> None:

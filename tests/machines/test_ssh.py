@@ -20,6 +20,9 @@ from machines.sshd import Server, needs_sshd, serving
 
 pytestmark = needs_sshd
 
+SERVER = "read -r _ _ _ server _ < /proc/$PPID/stat"
+"""In a command: the parent of its shell is the server's process for this connection."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -79,15 +82,20 @@ def test_a_flood_without_end_is_given_up_at_the_deadline_too(shell: SshShell) ->
     assert (done.timed_out, done.truncated, len(done.stdout)) == (True, True, 1000)
 
 
-def test_a_command_killed_by_a_signal_has_no_status_but_is_not_lost(shell: SshShell) -> None:
-    done = shell.run(["sh", "-c", "echo before; kill -9 $$"], timeout=20)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_the_status_of_a_command_names_the_signal_that_killed_it(shell: SshShell, number: int) -> None:
+    done = shell.run(["sh", "-c", f"echo before; kill -{number:d} $$"], timeout=20)
+    assert (done.exit_status, done.lost, done.stdout) == (128 + number, False, b"before\n")
+
+
+def test_a_command_whose_shell_is_killed_has_no_status_but_is_not_lost(shell: SshShell) -> None:
+    done = shell.run(["sh", "-c", "echo before; kill -9 $PPID"], timeout=20)
     assert (done.exit_status, done.lost, done.timed_out, done.stdout) == (None, False, False, b"before\n")
     assert shell.alive
 
 
 def test_a_connection_that_breaks_under_a_command_is_lost_and_not_a_killed_command(shell: SshShell) -> None:
-    # The command's parent is the server's process for this connection.
-    done = shell.run(["sh", "-c", "echo before; kill -9 $PPID; exec sleep 5"], timeout=20)
+    done = shell.run(["sh", "-c", f"echo before; {SERVER}; kill -9 $server; exec sleep 5"], timeout=20)
     assert (done.exit_status, done.lost, done.timed_out) == (None, True, False)
     again = shell.run(["true"], timeout=20)
     assert (again.exit_status, again.lost) == (None, True)
@@ -161,7 +169,7 @@ def test_a_server_that_is_something_else_is_an_infra_error() -> None:
 
 def test_a_server_that_freezes_between_two_commands_ends_the_second_at_its_deadline(server: Server) -> None:
     shell = server.connect()
-    process = int(shell.run(["sh", "-c", "echo $PPID"], timeout=20).stdout)
+    process = int(shell.run(["sh", "-c", f"{SERVER}; echo $server"], timeout=20).stdout)
     os.kill(process, signal.SIGSTOP)
     try:
         done = shell.run(["echo", "x"], timeout=1.0)
