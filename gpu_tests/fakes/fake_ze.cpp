@@ -107,7 +107,13 @@ Result zeDeviceGetProperties(Object device, DeviceProperties *out) {
     out->core_clock = D::kClockKilohertz / 1000;
     out->max_alloc = kMaxAlloc;
     out->queue_priority = 1;
-    out->slices = 1, out->subslices = D::kUnits, out->eus = 1;
+    // As of a part whose slices are not all alike: the product is less than the sum.
+    static_assert(D::kUnits > 3, "rounded down, a subslice is still there");
+    out->slices = 3, out->subslices = D::kUnits / 3, out->eus = 1;
+    if (auto *count = static_cast<EuCount *>(out->next)) {
+        if (count->type != kEuCountExt) return kInvalidArgument;
+        count->total = D::kUnits;
+    }
     // Nanoseconds a cycle in the first form of the structure, cycles a second in the second.
     out->timer = out->type == kDeviceProperties12 ? kTimer : 1;
     out->timestamp_bits = out->kernel_timestamp_bits = kTimerBits;
@@ -133,9 +139,17 @@ Result zeDeviceGetCommandQueueGroupProperties(Object, std::uint32_t *count, Queu
     return fill(count, out, group);
 }
 Result zeDeviceGetMemoryProperties(Object, std::uint32_t *count, MemoryProperties *out) {
+    using D = sim::Description;
     MemoryProperties memory{};
-    memory.clock = sim::Description::kMemoryClockKilohertz / 1000, memory.bus = sim::Description::kBusBits;
+    // Intel's driver states the width of an address for that of the bus.
+    memory.clock = D::kMemoryClockKilohertz / 1000, memory.bus = 64;
     memory.total = sim::memory_bytes();
+    auto *more = out ? static_cast<MemoryExtProperties *>(out->next) : nullptr;
+    if (more) {
+        if (more->type != kMemoryExtProperties) return kInvalidArgument;
+        more->read = more->write = static_cast<std::uint32_t>(2e-6 * D::kMemoryClockKilohertz * D::kBusBits / 8);
+        more->unit = kBytesPerNanosecond;
+    }
     return fill(count, out, memory);
 }
 Result zeDeviceGetMemoryAccessProperties(Object, MemoryAccessProperties *out) {

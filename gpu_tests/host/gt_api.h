@@ -82,6 +82,7 @@ struct Properties {
     double clock_hz = 0.0;             // highest clock of the compute units
     double memory_clock_hz = 0.0;      // of the memory's command clock: data moves on both edges
     std::uint32_t memory_bus_bits = 0;
+    double memory_bandwidth = 0.0;     // bytes a second, from a driver that states it instead of the two before
     bool fp64 = false;
     bool fp16 = false;
     bool int64_atomics = false;

@@ -8,7 +8,9 @@ namespace {
 /// stand as FLOPS/clock/CU in table 1 of the white papers of CDNA, CDNA 2, CDNA 3 and CDNA 4 as well.
 ///
 /// Units of RDNA are counted in ones (counted_units); its matrix rates stand in "Using the Matrix Cores of AMD RDNA 4
-/// architecture GPUs" (GPUOpen) as well. Not here, as no source was at hand: sm_87, sm_103, sm_121, gfx1151, Intel's.
+/// architecture GPUs" (GPUOpen) as well. Units of Intel are vector engines (EUs), as the oneAPI GPU Optimization Guide
+/// and "Introduction to the Xe-HPG Architecture" count them. Not here, as no source was at hand: sm_87, sm_103, sm_121,
+/// gfx1151, skl, icllp, Xe2.
 constexpr Rates kRates[] = {
     // architecture, fp32, fp64, fp16, int32,  matrix: fp64, tf32, fp16, bf16, int8, fp8, fp32
     {"sm_50", 128, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0},
@@ -37,6 +39,14 @@ constexpr Rates kRates[] = {
     {"gfx1102", 128, 0, 0, 0, 0, 0, 256, 256, 256, 0, 0},
     {"gfx1200", 128, 0, 0, 0, 0, 0, 512, 512, 1024, 1024, 0},
     {"gfx1201", 128, 0, 0, 0, 0, 0, 512, 512, 1024, 1024, 0},   // RX 9070 XT, paired fp32; packed fp16: not stated
+    {"tgllp", 8, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0},                // Xe-LP: eight lanes, no fp64
+    {"dg1", 8, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0},                  // Iris Xe MAX
+    {"adl-s", 8, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"adl-p", 8, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"dg2-g10", 8, 0, 16, 0, 0, 0, 64, 64, 128, 0, 0},          // Arc A770; Xe-HPG has no fp64
+    {"dg2-g11", 8, 0, 16, 0, 0, 0, 64, 64, 128, 0, 0},
+    {"dg2-g12", 8, 0, 16, 0, 0, 0, 64, 64, 128, 0, 0},
+    {"pvc", 16, 16, 32, 0, 0, 128, 256, 256, 512, 0, 0},        // Data Center GPU Max 1550
 };
 
 /// Hopper white paper, table 3: the boost clock of tensor cores in tf32 and narrower formats is lower than the one for

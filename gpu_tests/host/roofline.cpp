@@ -8,11 +8,15 @@ namespace gt {
 
 Roof memory_roof(Context &context) {
     const Properties properties = context.backend.properties();
-    if (context.kind() == "cpu-runtime" || !(properties.memory_clock_hz > 0.0) || properties.memory_bus_bits == 0) {
-        return {};
-    }
-    const double bytes = properties.memory_bus_bits / 8.0;
     Roof roof;
+    if (context.kind() == "cpu-runtime") return roof;
+    if (properties.memory_bandwidth > 0.0) {
+        roof.value = properties.memory_bandwidth;
+        roof.source = "attr:read_bandwidth";
+        return roof;
+    }
+    if (!(properties.memory_clock_hz > 0.0) || properties.memory_bus_bits == 0) return roof;
+    const double bytes = properties.memory_bus_bits / 8.0;
     roof.value = 2.0 * properties.memory_clock_hz * bytes;
     roof.source = "attr:2*memory_clock*bus/8";
     roof.at_clock = 2.0 * context.telemetry().look().memory_clock_hz * bytes;

@@ -51,7 +51,9 @@ enum Type : std::uint32_t {
     kHostMemAllocDesc = 0x16,
     kModuleDesc = 0x1b,
     kKernelDesc = 0x1d,
+    kEuCountExt = 0x10005,               // ZE_extension_eu_count
     kPciExtProperties = 0x10008,         // ZE_extension_pci_properties
+    kMemoryExtProperties = 0x1000e,      // ZE_extension_device_memory_properties
     kRelaxedAllocationLimits = 0x20001,  // ZE_experimental_relaxed_allocation_limits
     kDeviceProperties12 = 0x20006,       // the timer's resolution in cycles a second; since 1.2
 };
@@ -67,6 +69,7 @@ constexpr Flags kAccessRw = 1u << 0, kAccessConcurrentAtomic = 1u << 3;
 constexpr Flags kModuleFp16 = 1u << 0, kModuleFp64 = 1u << 1, kModuleInt64Atomics = 1u << 2;
 constexpr Flags kRelaxedMaxSize = 1u << 0;
 constexpr std::uint32_t kAdviseHere = 2, kAdviseHereNoMore = 3;  // of ze_memory_advice_t
+constexpr std::uint32_t kBytesPerNanosecond = 1;
 constexpr std::uint64_t kForever = UINT64_MAX;
 
 struct DriverProperties {
@@ -87,6 +90,11 @@ struct DeviceProperties {
     std::uint32_t timestamp_bits, kernel_timestamp_bits;
     std::uint8_t uuid[16];
     char name[256];
+};
+struct EuCount {  // behind DeviceProperties
+    Type type = kEuCountExt;
+    void *next = nullptr;
+    std::uint32_t total;
 };
 struct ComputeProperties {
     Type type = kDeviceComputeProperties;
@@ -116,6 +124,13 @@ struct MemoryProperties {
     std::uint32_t clock, bus;  // MHz, bits
     std::uint64_t total;
     char name[256];
+};
+struct MemoryExtProperties {  // behind MemoryProperties
+    Type type = kMemoryExtProperties;
+    void *next = nullptr;
+    std::uint32_t kind;
+    std::uint64_t physical;
+    std::uint32_t read, write, unit;
 };
 struct MemoryAccessProperties {
     Type type = kDeviceMemoryAccessProperties;

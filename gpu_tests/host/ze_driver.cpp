@@ -17,6 +17,29 @@ namespace {
 
 constexpr std::uint32_t kIntel = 0x8086;
 
+/// All vector engines (EUs). The product of the counts per slice rounds down where a slice has fewer than another.
+std::uint32_t vector_engines(const Api &api, Object device) {
+    EuCount count{};
+    DeviceProperties about{};
+    about.next = &count;
+    must(api.zeDeviceGetProperties(device, &about), "zeDeviceGetProperties");
+    return count.total > 0 ? count.total : about.slices * about.subslices * about.eus;
+}
+
+/// Bytes a second; 0 where the driver does not say. Its clock and bus width do not help: Intel's driver states the
+/// width of addresses for the latter.
+double read_bandwidth(const Api &api, Object device) {
+    std::uint32_t count = 0;
+    must(api.zeDeviceGetMemoryProperties(device, &count, nullptr), "zeDeviceGetMemoryProperties");
+    std::vector<MemoryProperties> memories(count, MemoryProperties{});
+    std::vector<MemoryExtProperties> more(count, MemoryExtProperties{});
+    for (std::uint32_t i = 0; i < count; ++i) memories[i].next = &more[i];
+    if (count) must(api.zeDeviceGetMemoryProperties(device, &count, memories.data()), "zeDeviceGetMemoryProperties");
+    double out = 0.0;
+    for (const MemoryExtProperties &one : more) out += one.unit == kBytesPerNanosecond ? one.read * 1e9 : 0.0;
+    return out;
+}
+
 }  // namespace
 
 Cause cause_of(Result status) {
@@ -102,10 +125,7 @@ Properties properties_for_tests(const Api &api, Object device, const DevicePrope
         p.l2_bytes = std::max<std::uint64_t>(p.l2_bytes, cache.bytes);
     }
     p.clock_hz = about.core_clock * 1e6;
-    for (const MemoryProperties &memory : listed<MemoryProperties>(device, api.zeDeviceGetMemoryProperties)) {
-        p.memory_clock_hz = memory.clock * 1e6;
-        p.memory_bus_bits = memory.bus;
-    }
+    p.memory_bandwidth = read_bandwidth(api, device);
     ModuleProperties module{};
     must(api.zeDeviceGetModuleProperties(device, &module), "zeDeviceGetModuleProperties");
     p.fp16 = module.flags & kModuleFp16;
@@ -168,7 +188,7 @@ DeviceInfo describe(const Api &api, const Found &found, bool fake) {
     for (const MemoryProperties &memory : listed<MemoryProperties>(found.device, api.zeDeviceGetMemoryProperties)) {
         info.mem_bytes += memory.total;
     }
-    info.compute_units = about.slices * about.subslices * about.eus;
+    info.compute_units = vector_engines(api, found.device);
     PciProperties pci{};
     if (api.zeDevicePciGetPropertiesExt && api.zeDevicePciGetPropertiesExt(found.device, &pci) == kSuccess) {
         std::snprintf(text, sizeof text, "%04x:%02x:%02x.%x", pci.domain, pci.bus, pci.device, pci.function);

@@ -110,11 +110,10 @@ class Sycl final : public Backend {
         if (subgroups.size() == 1) p.subgroup = static_cast<std::uint32_t>(subgroups.front());
         p.l2_bytes = device_->get_info<info::global_mem_cache_size>();
         p.clock_hz = device_->get_info<info::max_clock_frequency>() * 1e6;
-        if (device_->has(sycl::aspect::ext_intel_memory_clock_rate)) {
-            p.memory_clock_hz = device_->get_info<sycl::ext::intel::info::device::memory_clock_rate>() * 1e6;
-        }
-        if (device_->has(sycl::aspect::ext_intel_memory_bus_width)) {
-            p.memory_bus_bits = device_->get_info<sycl::ext::intel::info::device::memory_bus_width>();
+        // Not from the memory's clock and bus width: Level Zero's driver states the width of addresses for the latter.
+        if (device_->has(sycl::aspect::ext_intel_max_mem_bandwidth)) {
+            p.memory_bandwidth =
+                static_cast<double>(device_->get_info<sycl::ext::intel::info::device::max_mem_bandwidth>());
         }
         p.fp64 = device_->has(sycl::aspect::fp64);
         p.fp16 = device_->has(sycl::aspect::fp16);

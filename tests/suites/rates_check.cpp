@@ -52,6 +52,11 @@ constexpr Card kCards[] = {
     {"AMD Radeon RX 6950 XT", "gfx1030", 80, 2.31, 2.31, 23.65, kNone, 47.31, kNone, 0, 0, 0, 0, 0, 0},
     {"AMD Radeon RX 7900 XTX", "gfx1100", 96, 2.5, 2.5, 61.4, kNone, kNone, kNone, 0, 0, 122.8, 122.8, 122.8, 0},
     {"AMD Radeon RX 9070 XT", "gfx1201", 64, 2.97, 2.97, 48.7, kNone, kNone, kNone, 0, 0, 195, 195, 389, 389},
+    {"Intel Iris Xe MAX Graphics", "dg1", 96, 1.65, 1.65, 2.53, 0, 5.07, kNone, 0, 0, 0, 0, 0, 0},
+    // The rates of its matrix engines are Intel's for a clock, 128 (fp16) and 256 (int8) operations an engine.
+    {"Intel Arc A770 Graphics", "dg2-g10", 512, 2.1, 2.1, 17.2, 0, 34.4, kNone, 0, 0, 137.6, 137.6, 275.3, 0},
+    // Two devices of 512 engines.
+    {"Intel Data Center GPU Max 1550", "pvc", 1024, 1.6, 1.6, 52.4, 52.4, kNone, kNone, 0, 419.4, 838.9, 838.9, 1677.7, 0},
 };
 
 void compare(const Card &card) {
@@ -90,7 +95,7 @@ void compare(const Card &card) {
 
 int main() {
     for (const Card &card : kCards) compare(card);
-    for (const char *unknown : {"", "sm_", "sm_9", "sm_103a", "gfx90", "gfx1151", "gfx12", "dg2-g10"}) {
+    for (const char *unknown : {"", "sm_", "sm_9", "sm_103a", "gfx90", "gfx1151", "gfx12", "bmg-g21"}) {
         if (gt::rates_of(unknown) == nullptr) continue;
         std::printf("'%s' has a row\n", unknown);
         ++wrong;

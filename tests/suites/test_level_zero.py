@@ -12,6 +12,7 @@ import pytest
 
 from harness.model.shell import Completed
 from harness.suites.fakes import build_fake
+from harness.suites.wire import parse
 
 from .conftest import LocalShell
 
@@ -80,6 +81,21 @@ def test_free_memory_is_not_believed_where_the_kernel_calls_all_of_it_free(
     done = run_on_fake(["memory_walk", "--budget", "0.4"], sources, built, cache, **environment)
     assert done.exit_status == 0, done.stdout.decode()
     assert (b"device_memory_returns" in done.stdout) is looks
+
+
+@needs_ocloc
+def test_the_roof_of_memory_is_the_bandwidth_that_the_driver_states_and_not_from_its_width_of_addresses(
+    sources: Path, built: Path, cache: Path
+) -> None:
+    done = run_on_fake(["stream", "--budget", "0.2"], sources, built, cache)
+    (copied,) = [one for one in parse(done.stdout).of("metric") if one.text("name") == "copy_bw"]
+    assert (copied.number("roof"), copied.text("roof_src")) == (3352e9, "attr:read_bandwidth")
+
+
+@needs_ocloc
+def test_vector_engines_are_counted_also_where_slices_are_not_alike(sources: Path, built: Path, cache: Path) -> None:
+    done = run_on_fake(["enumerate"], sources, built, cache)
+    assert {one.number("compute_units") for one in parse(done.stdout).of("device")} == {4}
 
 
 def test_an_absent_loader_is_a_skip(built: Path) -> None:
