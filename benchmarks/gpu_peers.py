@@ -2,8 +2,8 @@
 
 Runs tier 1 and what of tier 2 stays within the process, then the peer, and prints a short table last: each number
 against its roof or the peer's, and the target it is held to. Everything is written to ``benchmarks/results/``. Clocks,
-power limits, partitions and persistence are read at most, never set. ``--dry-run`` goes the same way over the fake
-driver of the backend, without a GPU and without PyTorch.
+power limits, partitions and persistence are read at most, never set. ``--dry-run`` goes the same way without a GPU:
+over the fake driver of the backend, and with PyTorch, if there is one, on the CPU.
 """
 
 from __future__ import annotations
@@ -35,30 +35,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 SAFE_TIER_2 = ("streams", "memory_walk")
 """Tests of the nightly tier that neither kill processes nor ask for more memory than there is."""
 
-PEER = r"""
-import json, statistics, sys, torch
-torch.manual_seed(1)
-def rate(amount, act, reps=30):
-    for _ in range(5): act()
-    times = []
-    for _ in range(reps):
-        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        first.record(); act(); last.record(); torch.cuda.synchronize()
-        times.append(first.elapsed_time(last) * 1e-3)
-    return [amount / t for t in times]
-n = 8192
-a, b = (torch.rand(n, n, device="cuda", dtype=torch.float32).mul_(2).sub_(1).bfloat16() for _ in "ab")
-c = torch.empty(n, n, device="cuda", dtype=torch.bfloat16)
-x = torch.rand(1 << 28, device="cuda"); y = torch.empty_like(x)
-host = torch.empty(1 << 28, dtype=torch.uint8, pin_memory=True); device = torch.empty_like(host, device="cuda")
-out = {
-    "gemm_bf16": rate(2.0 * n**3, lambda: torch.mm(a, b.t(), out=c)),
-    "copy_bw": rate(2.0 * 4 * x.numel(), lambda: y.copy_(x)),
-    "h2d_bw": rate(float(host.numel()), lambda: device.copy_(host, non_blocking=True)),
-    "d2h_bw": rate(float(host.numel()), lambda: host.copy_(device, non_blocking=True)),
-}
-print(json.dumps({"torch": torch.__version__, "device": torch.cuda.get_device_name(), "samples": out}))
-"""
+PEER = Path(__file__).resolve().parent / "gpu_peer_torch.py"
+PEER_DEVICES = {"cuda": "cuda", "hip": "cuda", "level-zero": "xpu", "sycl": "xpu"}
+"""What PyTorch calls the devices behind a backend; it has none for OpenCL's."""
+DRY_PEER = ("cpu", "--side", "256", "--words", "65536")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +102,11 @@ def chosen(tests: Mapping[str, TestSpec], backend: str) -> list[TestSpec]:
     ]
 
 
-def peer_numbers(seconds: float, python: str = sys.executable) -> dict[str, Any]:
-    """Run PyTorch in a process of its own; without PyTorch or a GPU, return the reason instead of samples."""
+def peer_numbers(python: str, arguments: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Run PyTorch in an interpreter that has it; without PyTorch or a device, return the reason instead of samples."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PEER], capture_output=True, text=True, timeout=seconds, check=False
+            [python, str(PEER), *arguments], capture_output=True, text=True, timeout=seconds, check=False
         )
     except OSError as error:
         return {"absent": f"{python}: {error.strerror}"}
@@ -185,8 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             ran.append({"test": test.name, "outcome": str(result.outcome), "reason": result.reason})
             problems += result.outcome not in ("PASS", "SKIP")
     left = options.limit - (time.monotonic() - started)
-    absent: dict[str, Any] = {"absent": "dry run"}
-    peer = absent if options.dry_run else peer_numbers(max(10.0, min(120.0, left)), options.peer_python)
+    peer: dict[str, Any] = {"absent": f"PyTorch has no devices of {options.backend}"}
+    if options.dry_run or options.backend in PEER_DEVICES:
+        arguments = DRY_PEER if options.dry_run else (PEER_DEVICES[options.backend],)
+        peer = peer_numbers(options.peer_python, arguments, max(10.0, min(120.0, left)))
     medians = {name: sorted(samples)[len(samples) // 2] for name, samples in peer.get("samples", {}).items()}
     rows = judge(metrics, medians)
     now = datetime.now(UTC)
@@ -206,6 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = options.results / f"gpu_peers{'-dry' if options.dry_run else ''}-{now:%Y%m%dT%H%M%SZ}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(f"\n{device.get('name', 'no device')}, driver {device.get('driver', '?')}, kernel {platform.release()}")
+    if options.dry_run:
+        print("dry run: the numbers are of this machine's processor, and no verdict counts")
     if "absent" in peer:
         print(f"no peer: {peer['absent']}")
     print(f"raw results: {os.path.relpath(path)}\n{table(rows)}")

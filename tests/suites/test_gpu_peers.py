@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,8 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def peers() -> ModuleType:
-    import sys
-
     spec = importlib.util.spec_from_file_location("gpu_peers", ROOT / "benchmarks" / "gpu_peers.py")
     assert spec
     assert spec.loader
@@ -51,9 +51,36 @@ def test_nothing_destructive_is_run(peers: ModuleType, sources: Path) -> None:
             assert test.tier == 1 or test.name in peers.SAFE_TIER_2
 
 
-def test_a_peer_that_is_not_installed_is_named_as_absent(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "PEER", "import a_module_that_is_not_there")
-    assert "a_module_that_is_not_there" in peers.peer_numbers(60)["absent"]
+@pytest.fixture
+def python_with(tmp_path: Path) -> Callable[[str], str]:
+    """An interpreter that finds a module ``torch`` with this text, and no other."""
+
+    def make(text: str) -> str:
+        (tmp_path / "torch.py").write_text(text)
+        interpreter = tmp_path / "python"
+        interpreter.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} -B "$@"\n')
+        interpreter.chmod(0o755)
+        return str(interpreter)
+
+    return make
+
+
+def test_a_peer_that_is_not_installed_is_named_as_absent(peers: ModuleType, python_with: Callable[[str], str]) -> None:
+    python = python_with("raise ModuleNotFoundError(\"No module named 'torch'\")")
+    assert peers.peer_numbers(python, ["cpu"], 60)["absent"] == "ModuleNotFoundError: No module named 'torch'"
+    assert "no-such-python" in peers.peer_numbers("/no-such-python", ["cpu"], 60)["absent"]
+
+
+def test_the_peer_runs_in_the_interpreter_that_is_named(peers: ModuleType, python_with: Callable[[str], str]) -> None:
+    python = python_with('print(\'{"samples": {"copy_bw": [1.0]}}\'); raise SystemExit')
+    assert peers.peer_numbers(python, ["cpu"], 60) == {"samples": {"copy_bw": [1.0]}}
+
+
+def test_pytorch_measures_every_number_that_a_target_names(peers: ModuleType) -> None:
+    pytest.importorskip("torch")
+    told = peers.peer_numbers(sys.executable, peers.DRY_PEER, 120)
+    assert {target.against for target in peers.TARGETS} - {"roof"} <= set(told["samples"])
+    assert all(sample > 0 for samples in told["samples"].values() for sample in samples)
 
 
 def test_a_dry_run_goes_all_the_way_over_the_fake_driver(
