@@ -30,11 +30,12 @@ _UNITS = {
     "ze": (*_SIMULATION, "ze_images", "ze_memory", "ze_code", "ze_queues", "ze_sysman"),
 }
 """What a fake is linked of beside its own unit; the kernels come with the simulated GPU."""
+_NAMES = {"level-zero": "ze"}
 _KERNEL = re.compile(r'extern "C" void (gt_\w+)')
 
 
-def build_fake(name: str, sources: Path, into: Path) -> Path:
-    """Compile ``gpu_tests/fakes/fake_<name>.cpp`` to a shared library and return its absolute path.
+def build_fake(of: str, sources: Path, into: Path) -> Path:
+    """Compile the fake driver of a backend (or ``nvml``) to a shared library and return its absolute path.
 
     A fake that stands on the simulated GPU carries every kernel of ``kernels/*.inc``, compiled for the CPU. Objects and
     libraries are named after what they are made of, so what has not changed is not compiled again. Safe to call from
@@ -45,6 +46,7 @@ def build_fake(name: str, sources: Path, into: Path) -> Path:
         InfraError: there is no C++ compiler, or it hangs.
 
     """
+    name = _NAMES.get(of, of)
     own = f"fakes/fake_{name}.cpp"
     if not (sources / own).is_file():
         raise UserError(f"{sources}: there is no fake driver {own}")

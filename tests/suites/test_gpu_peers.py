@@ -13,6 +13,8 @@ import pytest
 
 from harness.suites.manifest import load_tests
 
+from .test_level_zero import needs_ocloc
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -83,8 +85,10 @@ def test_pytorch_measures_every_number_that_a_target_names(peers: ModuleType) ->
     assert all(sample > 0 for samples in told["samples"].values() for sample in samples)
 
 
+@pytest.mark.parametrize("backend", ["cuda", "hip", pytest.param("level-zero", marks=needs_ocloc)])
 def test_a_dry_run_goes_all_the_way_over_the_fake_driver(
     peers: ModuleType,
+    backend: str,
     built: Path,
     cache: Path,
     tmp_path: Path,
@@ -92,7 +96,7 @@ def test_a_dry_run_goes_all_the_way_over_the_fake_driver(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("GT_LIBRARY", "")  # so that what the command sets is undone
-    arguments = ["--dry-run", "--budget", "0.4", "--only", "triad", "gemm", "--cache", str(cache)]
+    arguments = ["--dry-run", "--backend", backend, "--budget", "0.4", "--only", "triad", "gemm", "--cache", str(cache)]
     assert peers.main([*arguments, "--results", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("gpu_peers-dry-*.json")
     record = json.loads(path.read_text())

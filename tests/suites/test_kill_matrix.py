@@ -30,8 +30,6 @@ from .test_enumerate import plant
 
 FAKES = {"opencl": "kOpenCl", "cuda": "kCuda", "hip": "kHip", "level-zero": "kZe"}
 """The backend that a fake driver stands behind, and its name in faults.h."""
-NAMES = {"level-zero": "ze"}
-"""Fakes whose names are not those of their backends."""
 UNDER_SYSFS = {"reload", "reset", "suspend"}
 """Tests that would act on a device of this host, if it had one where the simulated one is."""
 OF_THE_MACHINE = {"container"} | UNDER_SYSFS
@@ -69,10 +67,9 @@ def faults(sources: Path, which: str = "kFaults") -> dict[str, set[str]]:
     return {name: expand(words) for name, words in re.findall(r'\{"(\w+)", ([^}]+)\}', listed[1])}
 
 
-def backends(test: TestSpec, sources: Path) -> list[str]:
+def backends(test: TestSpec) -> list[str]:
     """The backends of a test that have a fake."""
-    there = (name for name in FAKES if (sources / "fakes" / f"fake_{NAMES.get(name, name)}.cpp").is_file())
-    return [name for name in there if name in test.backends and has_compiler(name)]
+    return [name for name in FAKES if name in test.backends and has_compiler(name)]
 
 
 def has_compiler(backend: str) -> bool:
@@ -86,7 +83,7 @@ def pairs(sources: Path) -> list[Pair]:
         Pair(test, backend, fault)
         for test in load_tests(sources).values()
         for fault in test.mutations
-        for backend in backends(test, sources)
+        for backend in backends(test)
         if backend in injected[fault]
     ]
 
@@ -113,7 +110,7 @@ def run(
     libraries: dict[str, Path] = {}
     environments: dict[str, Mapping[str, str]] = {}
     for backend in dict.fromkeys(pair.backend for pair in pairs(sources)):
-        libraries[backend] = build_fake(NAMES.get(backend, backend), sources, cache)
+        libraries[backend] = build_fake(backend, sources, cache)
         environments[backend] = request.getfixturevalue("opencl") if backend == "opencl" else {}
     management = str(build_fake("nvml", sources, cache))
     logs = tmp_path_factory.mktemp("kmsg")
@@ -209,7 +206,7 @@ def test_watch_and_test_each_notice_what_is_theirs(sources: Path, fault: str, re
 
 
 def test_every_test_passes_on_every_fake_without_a_fault(sources: Path, run: Callable[[Pair], TestResult]) -> None:
-    sound = [Pair(test, name, "") for test in load_tests(sources).values() for name in backends(test, sources)]
+    sound = [Pair(test, name, "") for test in load_tests(sources).values() for name in backends(test)]
     failed = []
     for pair, result in carry_out(sound, run).items():
         skipped = result.outcome is Outcome.SKIP and pair.test.name in OF_THE_MACHINE
@@ -240,7 +237,7 @@ def test_every_rate_says_what_held_the_device_back(sources: Path, run: Callable[
     rates = {
         test.name: [metric.name for metric in test.metrics if "/s" in metric.unit]
         for test in load_tests(sources).values()
-        if "cuda" in backends(test, sources) and test.name not in OF_THE_MACHINE
+        if "cuda" in backends(test) and test.name not in OF_THE_MACHINE
     }
     held_back = [
         Pair(load_tests(sources)[name], "cuda", fault)
@@ -272,12 +269,12 @@ def test_every_fault_of_the_fakes_is_claimed_by_a_test_that_can_run_with_it(sour
 
 def test_no_test_claims_a_fault_that_no_fake_injects_on_its_backends(sources: Path) -> None:
     possible = {(pair.test.name, pair.fault) for pair in pairs(sources)}
-    tests = [test for test in load_tests(sources).values() if backends(test, sources)]
+    tests = [test for test in load_tests(sources).values() if backends(test)]
     assert [
         (test.name, fault) for test in tests for fault in test.mutations if (test.name, fault) not in possible
     ] == []
 
 
 def test_every_compute_test_claims_the_faults_of_initialisation(sources: Path) -> None:
-    for test in (test for test in load_tests(sources).values() if backends(test, sources)):
+    for test in (test for test in load_tests(sources).values() if backends(test)):
         assert {"hang_at_init", "crash_at_init", "no_platform", "no_device"} <= set(test.mutations), test.name

@@ -30,7 +30,7 @@ needs_ocloc = pytest.mark.skipif(
 
 
 def run_on_fake(arguments: list[str], sources: Path, built: Path, cache: Path, **environment: str) -> Completed:
-    shell = LocalShell({"GT_LIBRARY": str(build_fake("ze", sources, cache)), **environment})
+    shell = LocalShell({"GT_LIBRARY": str(build_fake("level-zero", sources, cache)), **environment})
     return shell.run([str(built / "bin/gtrun"), "run", *arguments, "--backend", "level-zero"], timeout=60)
 
 
