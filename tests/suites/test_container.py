@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness.model.shell import Completed
+from harness.suites.fakes import build_fake
 from harness.suites.wire import parse
 
 from .conftest import LocalShell
+from .test_level_zero import needs_ocloc
 
 # A container's manager wants the unified hierarchy, which not every host has mounted; the kernel of each has it.
 UNIFIED = 'umount -R -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && cd "${CLOSED:-/}" && exec "$@"'
@@ -66,6 +68,18 @@ def test_a_test_passes_in_a_container_without_root_and_with_its_device_by_cdi(
     (mark,) = [r.text("detail").partition("=")[2] for r in wire.of("check") if r.text("name") == "described_by_cdi"]
     assert mark
     assert not Path(f"/run/cdi/kdmatrix-{mark}.json").exists()
+
+
+@pytest.mark.parametrize("backend", ["cuda", "hip", pytest.param("level-zero", marks=needs_ocloc)])
+def test_a_drivers_library_is_opened_in_a_container_too(
+    built: Path, scratch: Mapping[str, str], sources: Path, cache: Path, podman: str, backend: str
+) -> None:
+    library = str(build_fake(backend, sources, cache))
+    done = contained(built, scratch, "--backend", backend, "--library", library, "--set", "test=inference")
+    wire = parse(done.stdout)
+    assert done.exit_status == 0, (wire.of("result"), done.stderr)
+    checks = {record.text("name"): record.data["ok"] for record in wire.of("check")}
+    assert all(checks[name] is True for name in ("in_a_container", "without_root", "tiny_logits"))
 
 
 def test_wrong_data_in_the_container_fails_the_test_outside(
