@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Iterable, Sequence
+from ctypes.util import find_library
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +23,8 @@ from harness.suites.offers import Offer, Offered, ask, backends_of
 from harness.suites.run import RUNNERS
 
 _GPU_VENDORS = frozenset({0x10DE, 0x1002, 0x8086})
+RUNTIME_LIBRARIES = {"sycl": "sycl"}
+"""By backend whose runner is built apart: the library, as the linker calls it, without which nobody can run it."""
 _SPARE = 600.0
 """Seconds that a cell may take beside its tests."""
 
@@ -48,7 +51,9 @@ def plan_here(lab: Lab, backends: Sequence[str], tier: int, names: Collection[st
         InfraError: the compute tests' runner cannot be built, or does not start.
     """
     tests = pick_tests(lab.tests, names or [test.name for test in lab.tests.values() if test.tier <= tier])
-    runner = str(lab.images.tests_folder(backends).resolve())
+    # Building SYCL's runner fetches a library: not where nothing here could use it.
+    installed = [one for one, library in RUNTIME_LIBRARIES.items() if find_library(library)]
+    runner = str(lab.images.tests_folder(backends or installed).resolve())
     shell = LocalShell()
     known = (*backends_of(shell, runner), *RUNNERS)
     for backend in backends:
@@ -57,8 +62,12 @@ def plan_here(lab: Lab, backends: Sequence[str], tier: int, names: Collection[st
     functions = read_functions()
     cells: list[Cell] = []
     left_out: list[LeftOut] = []
-    for backend in dict.fromkeys(backends or [one for one in known if one not in RUNNERS]):
-        offer = ask(shell, backend, runner)
+    for backend in dict.fromkeys(backends or known):
+        library = RUNTIME_LIBRARIES.get(backend)
+        if backends or library is None or backend in installed:
+            offer = ask(shell, backend, runner)
+        else:
+            offer = Offer(backend, absent=f"no lib{library}.so among this machine's libraries")
         why = "" if backends else _left_out(offer, functions)
         if why:
             left_out.append(LeftOut(f"{HERE}/{platform.release()}/{backend}/none", why))

@@ -61,9 +61,10 @@ def scripted_runner(folder: Path, backends: dict[str, dict[str, Any]]) -> Path:
     """
     (folder / "bin").mkdir(parents=True, exist_ok=True)
     (folder / "bin" / "plan.json").write_text(json.dumps({"backends": backends, "log": str(folder / "asked")}))
-    runner = folder / "bin" / "gtrun"
-    runner.write_text(SCRIPT.format(python=sys.executable))
-    runner.chmod(0o755)
+    for name in ("gtrun", "gtrun-sycl"):
+        runner = folder / "bin" / name
+        runner.write_text(SCRIPT.format(python=sys.executable))
+        runner.chmod(0o755)
     (folder / "asked").touch()
     return folder
 

@@ -31,13 +31,14 @@ def functions(monkeypatch: pytest.MonkeyPatch) -> list[PciFunction]:
     """What this machine is taken to have on its bus."""
     found: list[PciFunction] = [WIFI]
     monkeypatch.setattr(here, "read_functions", lambda: tuple(found))
+    monkeypatch.setattr(here, "find_library", lambda name: None)
     return found
 
 
 def lab_with(folder: Path, backends: dict[str, dict[str, Any]]) -> Lab:
     lab = Lab(Home(folder / "home"))
     runner = scripted_runner(folder / "runner", backends)
-    lab.__dict__["images"] = replace(lab.images, tests=lambda: runner)
+    lab.__dict__["images"] = replace(lab.images, tests=lambda: runner, sycl_tests=lambda: runner)
     return lab
 
 
@@ -55,6 +56,7 @@ def test_every_backend_that_answers_is_a_cell_and_the_others_say_why_they_are_no
     assert [(one.cell_id, one.reason) for one in made.left_out] == [
         (f"here/{RELEASE}/cuda/none", "libcuda.so.1 is not there"),
         (f"here/{RELEASE}/hip/none", "the driver offers no device, and this machine has no GPU"),
+        (f"here/{RELEASE}/sycl/none", "no libsycl.so among this machine's libraries"),
     ]
     assert "# left out: " in made.text
 
@@ -88,6 +90,19 @@ def test_a_backend_that_is_named_is_planned_whatever_it_answers(tmp_path: Path, 
     assert not any("opencl" in words for words in asked(tmp_path / "runner"))
     with pytest.raises(UserError, match="--backend cud: there is no such backend; known: opencl, cuda"):
         plan(tmp_path, {"opencl": {}, "cuda": {}}, "cud")
+
+
+def test_sycl_is_asked_for_by_itself_where_its_library_is_and_where_no_runner_is_built_the_reason_is_told(
+    tmp_path: Path, functions: list[PciFunction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(here, "find_library", lambda name: f"lib{name}.so.9")
+    assert plan(tmp_path, {"opencl": {"devices": [CPU]}, "sycl": {"devices": [CPU]}}).cells[-1].stack == "sycl"
+    lab = lab_with(tmp_path / "without", {"opencl": {"devices": [CPU]}})
+    (lab.images.tests_folder(()) / "absent").mkdir()
+    (lab.images.tests_folder(()) / "absent/sycl").write_text("install g++\n")
+    assert [(one.cell_id, one.reason) for one in plan_here(lab, (), 1, ()).left_out] == [
+        (f"here/{RELEASE}/sycl/none", "install g++")
+    ]
 
 
 def test_tests_are_chosen_by_tier_or_by_name(tmp_path: Path, functions: list[PciFunction]) -> None:

@@ -9,7 +9,7 @@ from harness.errors import InfraError
 from harness.model.records import Kind
 from harness.model.shell import Shell
 from harness.suites.judge import EXIT_STATUS, KINDS
-from harness.suites.run import list_devices
+from harness.suites.run import list_devices, not_built
 from harness.suites.wire import parse
 
 _ASK = 60.0
@@ -55,6 +55,9 @@ def backends_of(shell: Shell, gpu_tests_dir: str) -> tuple[str, ...]:
 
 def ask(shell: Shell, backend: str, gpu_tests_dir: str) -> Offer:
     """Have the driver behind ``backend`` list its devices, in a process of its own that may crash or hang."""
+    why = not_built(shell, backend, timeout=_ASK, gpu_tests_dir=gpu_tests_dir)
+    if why:
+        return Offer(backend, absent=why)
     done = list_devices(shell, backend=backend, timeout=_ASK, gpu_tests_dir=gpu_tests_dir)
     wire = parse(done.stdout)
     devices: dict[int, Offered] = {}

@@ -52,16 +52,22 @@ def run_test(
         return [TestResult(test.name, test.stage, Outcome.SKIP, reason, details={"backend": backend})], b""
     if test.program is not None:
         return run_program(shell, test, test.program, backend=backend, timeout=timeout)
-    if backend in RUNNERS:
-        left_out = shell.run(["cat", f"{gpu_tests_dir}/{ABSENT}/{backend}"], timeout=timeout, limit=1000)
-        if left_out.ok:
-            why = left_out.stdout.decode("utf-8", "replace").strip()
-            details: dict[str, str | int | float | bool] = {"backend": backend, LEFT_OUT: why}
-            return [TestResult(test.name, test.stage, Outcome.SKIP, why, details=details)], b""
+    why = not_built(shell, backend, timeout=timeout, gpu_tests_dir=gpu_tests_dir)
+    if why:
+        details: dict[str, str | int | float | bool] = {"backend": backend, LEFT_OUT: why}
+        return [TestResult(test.name, test.stage, Outcome.SKIP, why, details=details)], b""
     argv = command(test, backend=backend, timeout=timeout, gpu_tests_dir=gpu_tests_dir, device=device)
     completed = shell.run(argv, timeout=timeout, limit=OUTPUT_LIMIT)
     results = judge(test, completed, parse(completed.stdout), backend=backend, timeout=timeout)
     return results, raw_output(argv, completed)
+
+
+def not_built(shell: Shell, backend: str, *, timeout: float, gpu_tests_dir: str = GUEST_DIR) -> str:
+    """Why the host that built the tests has no runner for ``backend``; empty when it has one."""
+    if backend not in RUNNERS:
+        return ""
+    told = shell.run(["cat", f"{gpu_tests_dir}/{ABSENT}/{backend}"], timeout=timeout, limit=1000)
+    return told.stdout.decode("utf-8", "replace").strip() if told.ok else ""
 
 
 def list_devices(shell: Shell, *, backend: str, timeout: float, gpu_tests_dir: str = GUEST_DIR) -> Completed:
