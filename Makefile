@@ -41,6 +41,7 @@ lint: venv
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@! LC_ALL=C.UTF-8 grep -rnE '^.{121}' gpu_tests tests --include='*.cpp' --include='*.h' --include='*.inc'
 
 test: host lint
 	@KDMATRIX_TEST_CACHE='$(TEST_CACHE)' $(BIN)/python -m pytest -m 'not slow' -n $(TEST_JOBS) --dist loadfile

@@ -1,5 +1,6 @@
-// libcuda.so.1 and NVRTC over the simulated GPU, with the true ABI. GT_FAKE_FAULT names what is wrong with them. The runner
-// recognises the library by the symbol gt_fake_library and reports its devices as kind "fake". It never belongs in a guest.
+// libcuda.so.1 and NVRTC over the simulated GPU, with the true ABI. GT_FAKE_FAULT names what is wrong with them. The
+// runner recognises the library by the symbol gt_fake_library and reports its devices as kind "fake". It never belongs
+// in a guest.
 #include <cstdio>
 #include <cstring>
 
@@ -35,7 +36,8 @@ struct Program {
 /// The lines of NVIDIA's kernel module: https://docs.nvidia.com/deploy/xid-errors/.
 std::string complaint(const std::string &bdf, int status) {
     const std::string gpu = "NVRM: Xid (PCI:" + bdf.substr(0, 10) + "): ";
-    if (status == kIllegalAddress) return gpu + "31, pid=1, name=gtrun, Ch 00000008, intr 00000000. MMU Fault: ENGINE GRAPHICS";
+    if (status == kIllegalAddress)
+        return gpu + "31, pid=1, name=gtrun, Ch 00000008, intr 00000000. MMU Fault: ENGINE GRAPHICS";
     if (status == kAssert) return gpu + "43, pid=1, name=gtrun, Ch 00000008";
     if (status == kLaunchFailed) return gpu + "13, pid=1, name=gtrun, Graphics SM Warp Exception";
     return gpu + "79, pid=1, name=gtrun, GPU has fallen off the bus.";
@@ -184,7 +186,9 @@ int cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *op
     }
     return *module = loaded, kSuccess;
 }
-int cuModuleLoadData(void **module, const void *image) { return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr); }
+int cuModuleLoadData(void **module, const void *image) {
+    return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr);
+}
 int cuModuleUnload(void *module) {
     return in_context([&] { return delete static_cast<Module *>(module), kSuccess; });
 }
@@ -204,7 +208,9 @@ int cuLaunchKernel(void *function, unsigned groups, unsigned, unsigned, unsigned
     return launch(static_cast<Stream *>(stream), static_cast<Function *>(function)->kernel, groups, group, arguments);
 }
 
-int cuStreamCreateWithPriority(void **stream, unsigned, int) { return make_stream(reinterpret_cast<Stream **>(stream)); }
+int cuStreamCreateWithPriority(void **stream, unsigned, int) {
+    return make_stream(reinterpret_cast<Stream **>(stream));
+}
 int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
     return in_context([&] { return *least = 0, *greatest = -5, kSuccess; });
 }
@@ -219,7 +225,9 @@ int cuLaunchHostFunc(void *stream, void (*function)(void *), void *data) {
 
 int cuEventCreate(void **event, unsigned) { return make_event(reinterpret_cast<Event **>(event)); }
 int cuEventDestroy_v2(void *event) { return in_context([&] { return destroy(static_cast<Event *>(event)); }); }
-int cuEventRecord(void *event, void *stream) { return record(static_cast<Event *>(event), static_cast<Stream *>(stream)); }
+int cuEventRecord(void *event, void *stream) {
+    return record(static_cast<Event *>(event), static_cast<Stream *>(stream));
+}
 int cuEventSynchronize(void *event) { return synchronize(static_cast<Event *>(event)); }
 int cuEventQuery(void *event) { return query(static_cast<Event *>(event)); }
 int cuEventElapsedTime(float *milliseconds, void *first, void *second) {
@@ -256,10 +264,13 @@ int cuGetErrorName(int status, const char **name) {
 
 // NVRTC: what it makes of a source names its kernels; the code that runs is the CPU's.
 
-int nvrtcCreateProgram(void **program, const char *source, const char *, int, const char *const *, const char *const *) {
+int nvrtcCreateProgram(void **program, const char *source, const char *, int, const char *const *,
+                       const char *const *) {
     return *program = new Program{source, "", ""}, kSuccess;
 }
-int nvrtcDestroyProgram(void **program) { return delete static_cast<Program *>(*program), *program = nullptr, kSuccess; }
+int nvrtcDestroyProgram(void **program) {
+    return delete static_cast<Program *>(*program), *program = nullptr, kSuccess;
+}
 int nvrtcCompileProgram(void *handle, int, const char *const *) {
     auto *program = static_cast<Program *>(handle);
     if (!compiles(program->source, &program->log)) return 6;  // NVRTC_ERROR_COMPILATION
@@ -269,7 +280,9 @@ int nvrtcCompileProgram(void *handle, int, const char *const *) {
 int nvrtcGetPTXSize(void *program, std::size_t *bytes) {
     return *bytes = static_cast<Program *>(program)->ptx.size() + 1, kSuccess;
 }
-int nvrtcGetPTX(void *program, char *ptx) { return std::strcpy(ptx, static_cast<Program *>(program)->ptx.c_str()), kSuccess; }
+int nvrtcGetPTX(void *program, char *ptx) {
+    return std::strcpy(ptx, static_cast<Program *>(program)->ptx.c_str()), kSuccess;
+}
 int nvrtcGetProgramLogSize(void *program, std::size_t *bytes) {
     return *bytes = static_cast<Program *>(program)->log.size() + 1, kSuccess;
 }

@@ -1,5 +1,6 @@
-// libamdhip64 and hiprtc over the simulated GPU, with the true ABI. GT_FAKE_FAULT names what is wrong with them. The runner
-// recognises the library by the symbol gt_fake_library and reports its devices as kind "fake". It never belongs in a guest.
+// libamdhip64 and hiprtc over the simulated GPU, with the true ABI. GT_FAKE_FAULT names what is wrong with them. The
+// runner recognises the library by the symbol gt_fake_library and reports its devices as kind "fake". It never belongs
+// in a guest.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -246,10 +247,13 @@ const char *hipGetErrorName(int status) {
 
 // hiprtc: what it makes of a source names its kernels; the code that runs is the CPU's.
 
-int hiprtcCreateProgram(void **program, const char *source, const char *, int, const char *const *, const char *const *) {
+int hiprtcCreateProgram(void **program, const char *source, const char *, int, const char *const *,
+                        const char *const *) {
     return *program = new Program{source, "", ""}, kSuccess;
 }
-int hiprtcDestroyProgram(void **program) { return delete static_cast<Program *>(*program), *program = nullptr, kSuccess; }
+int hiprtcDestroyProgram(void **program) {
+    return delete static_cast<Program *>(*program), *program = nullptr, kSuccess;
+}
 int hiprtcCompileProgram(void *handle, int, const char *const *) {
     auto *program = static_cast<Program *>(handle);
     if (!compiles(program->source, &program->log)) return 6;  // HIPRTC_ERROR_COMPILATION

@@ -1,5 +1,5 @@
-// libnvidia-ml.so.1 for the simulated GPU's first device: a state that never changes, and one that the fault "throttled"
-// makes of it. It never belongs in a guest.
+// libnvidia-ml.so.1 for the simulated GPU's first device: a state that never changes, and one that the fault
+// "throttled" makes of it. It never belongs in a guest.
 #include <cstring>
 
 #include "../host/nvml_abi.h"

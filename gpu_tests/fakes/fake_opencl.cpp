@@ -75,7 +75,8 @@ FORWARD(clFlush, Int, (Object q), (q))
 FORWARD(clSetUserEventStatus, Int, (Object e, Int s), (e, s))
 FORWARD(clEnqueueMarkerWithWaitList, Int, (Object q, Uint n, const Object *l, Object *e), (q, n, l, e))
 FORWARD(clEnqueueCopyBuffer, Int,
-        (Object q, Object s, Object d, std::size_t so, std::size_t t, std::size_t b, Uint n, const Object *l, Object *e),
+        (Object q, Object s, Object d, std::size_t so, std::size_t t, std::size_t b, Uint n, const Object *l,
+         Object *e),
         (q, s, d, so, t, b, n, l, e))
 FORWARD(clEnqueueMapBuffer, void *,
         (Object q, Object b, Uint w, Ulong f, std::size_t o, std::size_t z, Uint n, const Object *l, Object *e, Int *s),
@@ -195,8 +196,8 @@ extern "C" Int clGetDeviceInfo(Object device, Uint what, std::size_t n, void *va
 
 namespace {
 
-/// What a wrong compiler makes of a kernel: a text of its source is read as another. A text that is not there leaves the
-/// program as it is, and the fault survives.
+/// What a wrong compiler makes of a kernel: a text of its source is read as another. A text that is not there leaves
+/// the program as it is, and the fault survives.
 struct Miscompiled {
     const char *fault, *text, *other;
 };

@@ -12,7 +12,8 @@ namespace gt_sim {
 namespace {
 
 char *stack_memory() {
-    void *memory = ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) std::abort();
     ::mprotect(memory, 4096, PROT_NONE);  // an overflow faults as any other access that is not the kernel's
     return static_cast<char *>(memory);

@@ -56,5 +56,6 @@ inline float gt_cpu_fma(float a, float b, float c) {
 
 inline double gt_cpu_fma64(double a, double b, double c) {
     const double exact = std::fma(a, b, c);
-    return __builtin_expect(gt_cpu_broken != kGtCpuRoundsSums, 1) ? exact : static_cast<double>(static_cast<float>(exact));
+    return __builtin_expect(gt_cpu_broken != kGtCpuRoundsSums, 1) ? exact
+                                                                  : static_cast<double>(static_cast<float>(exact));
 }

@@ -148,7 +148,8 @@ std::vector<std::string> kernels_in(const std::string &source) {
 
 std::string ptx_of(const std::vector<std::string> &names, int capability, int isa) {
     char text[160];
-    std::snprintf(text, sizeof text, ".version %d.%d\n.target sm_%d\n.address_size 64\n", isa / 10, isa % 10, capability);
+    std::snprintf(text, sizeof text, ".version %d.%d\n.target sm_%d\n.address_size 64\n", isa / 10, isa % 10,
+                  capability);
     std::string ptx = text;
     for (const std::string &name : names) ptx += "\n.visible .entry " + name + "()\n{\n\tret;\n}\n";
     return ptx;

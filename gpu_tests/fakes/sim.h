@@ -1,5 +1,5 @@
-// A simulated GPU for the tests of the tests: memory with bounds, streams that run by themselves, events, graphs, memory
-// shared between processes. The fake drivers put the true ABIs in front of it.
+// A simulated GPU for the tests of the tests: memory with bounds, streams that run by themselves, events, graphs,
+// memory shared between processes. The fake drivers put the true ABIs in front of it.
 #pragma once
 
 #include <cstddef>
@@ -14,16 +14,34 @@ namespace gt_sim {
 
 /// CUDA's driver API and HIP give the same numbers to what both know.
 enum Status : int {
-    kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNotInitialized = 3, kNoDevice = 100, kInvalidDevice = 101,
-    kInvalidImage = 200, kInvalidContext = 201, kNoBinaryForGpu = 209, kInvalidPtx = 218, kUnsupportedPtxVersion = 222,
-    kInvalidSource = 300, kInvalidHandle = 400, kNotFound = 500, kNotReady = 600, kIllegalAddress = 700,
-    kLaunchOutOfResources = 701, kPeerAccessAlreadyEnabled = 704, kAssert = 710, kLaunchFailed = 719, kNotSupported = 801, kUnknown = 999,
+    kSuccess = 0,
+    kInvalidValue = 1,
+    kOutOfMemory = 2,
+    kNotInitialized = 3,
+    kNoDevice = 100,
+    kInvalidDevice = 101,
+    kInvalidImage = 200,
+    kInvalidContext = 201,
+    kNoBinaryForGpu = 209,
+    kInvalidPtx = 218,
+    kUnsupportedPtxVersion = 222,
+    kInvalidSource = 300,
+    kInvalidHandle = 400,
+    kNotFound = 500,
+    kNotReady = 600,
+    kIllegalAddress = 700,
+    kLaunchOutOfResources = 701,
+    kPeerAccessAlreadyEnabled = 704,
+    kAssert = 710,
+    kLaunchFailed = 719,
+    kNotSupported = 801,
+    kUnknown = 999,
 };
 
 constexpr std::size_t kIpcBytes = 64;
 
-/// What is the same for every fake driver's devices. The rates are those of a large GPU, which no CPU comes near; the units are
-/// few, since tests give each of them work.
+/// What is the same for every fake driver's devices. The rates are those of a large GPU, which no CPU comes near; the
+/// units are few, since tests give each of them work.
 struct Description {
     static constexpr std::uint64_t kMemory = 1024ull << 20, kL2 = 8ull << 20, kOfContext = 16ull << 20;
     static constexpr int kClockKilohertz = 1980000, kMemoryClockKilohertz = 2619000, kBusBits = 5120, kUnits = 4;

@@ -1,5 +1,5 @@
-// Memory of the simulated GPU. What a device has is one file without a name, so that another process can map parts of it;
-// every allocation is mapped between pages that nobody may touch.
+// Memory of the simulated GPU. What a device has is one file without a name, so that another process can map parts of
+// it; every allocation is mapped between pages that nobody may touch.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -127,7 +127,8 @@ Status allocate(std::size_t bytes, Kind kind, Address *address) {
     if (!memory) return kOutOfMemory;
     if (is("aliased") && kind == Kind::kDevice && mapped >= (1u << 20)) {
         // Two pages of a large buffer are the same memory.
-        ::mmap(memory + mapped / 2 / kPage * kPage, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, device.file, offset);
+        ::mmap(memory + mapped / 2 / kPage * kPage, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, device.file,
+               offset);
     }
     device.end = end;
     if (kind == Kind::kManaged) device.managed += mapped;
@@ -212,7 +213,8 @@ Status open_shared(const unsigned char (&name)[kIpcBytes], Address *address) {
     int process = 0, file = 0;
     unsigned long long offset = 0;
     std::size_t bytes = 0;
-    const std::string text(reinterpret_cast<const char *>(name), ::strnlen(reinterpret_cast<const char *>(name), kIpcBytes));
+    const std::string text(reinterpret_cast<const char *>(name),
+                           ::strnlen(reinterpret_cast<const char *>(name), kIpcBytes));
     if (std::sscanf(text.c_str(), "%d %d %llx %zx", &process, &file, &offset, &bytes) != 4) return kInvalidValue;
     if (process == ::getpid()) return kInvalidContext;  // as CUDA does: the name is for another process
     const std::string path = "/proc/" + std::to_string(process) + "/fd/" + std::to_string(file);

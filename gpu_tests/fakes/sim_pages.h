@@ -1,5 +1,6 @@
-// Managed memory of the simulated GPU: blocks that lie either in the device's memory, as far as it goes, or in the host's,
-// and move by page faults: to the device when a kernel touches them, back when the host does or when others need the room.
+// Managed memory of the simulated GPU: blocks that lie either in the device's memory, as far as it goes, or in the
+// host's, and move by page faults: to the device when a kernel touches them, back when the host does or when others
+// need the room.
 #pragma once
 
 #include <sys/types.h>

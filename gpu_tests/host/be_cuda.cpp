@@ -31,12 +31,14 @@ std::string version_text(int version) {
     return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-/// The release of NVIDIA's kernel module, which libcuda does not tell: the word of digits and dots in /proc's first line.
+/// The release of NVIDIA's kernel module, which libcuda does not tell: the word of digits and dots in /proc's first
+/// line.
 std::string module_release() {
     std::ifstream file("/proc/driver/nvidia/version");
     std::string word;
     while (file >> word) {
-        if (word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos) return word;
+        if (word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos)
+            return word;
     }
     return "";
 }
@@ -137,7 +139,8 @@ class Cuda final : public NativeBackend {
 
     Handle module(Form form, const std::string &code) override {
         enter();
-        // The compiler must not be newer than the driver: it is asked for PTX, and an old one is found first by its name.
+        // The compiler must not be newer than the driver: it is asked for PTX, and an old one is found first by its
+        // name.
         if (form == Form::kSource) return load_module(compile(code));
         return load_module(code);
     }
@@ -239,8 +242,8 @@ class Cuda final : public NativeBackend {
         native::Object module = nullptr;
         const int status = api_.cuModuleLoadDataEx(&module, code.c_str(), 2, options, values);
         if (status != 0) {
-            throw ApiFailure("cuModuleLoadDataEx failed with " + describe(status) + " (" + std::to_string(status) + ")" +
-                                 (log[0] ? std::string(": ") + log : ""),
+            throw ApiFailure("cuModuleLoadDataEx failed with " + describe(status) + " (" + std::to_string(status) +
+                                 ")" + (log[0] ? std::string(": ") + log : ""),
                              native_cause(status), status);
         }
         modules_.insert(module);

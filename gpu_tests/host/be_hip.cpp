@@ -113,8 +113,9 @@ class Hip final : public NativeBackend {
     Handle module(Form form, const std::string &code) override {
         enter();
         native::Object module = nullptr;
-        const std::string image =
-            form == Form::kSource ? compiled(find_hiprtc(library_), code, "--gpu-architecture=" + architecture()) : code;
+        const std::string image = form == Form::kSource
+                                      ? compiled(find_hiprtc(library_), code, "--gpu-architecture=" + architecture())
+                                      : code;
         must(api_.hipModuleLoadData(&module, image.c_str()), "hipModuleLoadData");
         modules_.insert(module);
         return module;

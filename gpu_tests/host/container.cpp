@@ -72,7 +72,8 @@ int remove_one(const char *path, const struct stat *, int, FTW *) {
 void require_namespaces() {
     const struct {
         const char *file, *forbids;
-    } switches[] = {{"/proc/sys/kernel/unprivileged_userns_clone", "0\n"}, {"/proc/sys/user/max_user_namespaces", "0\n"}};
+    } switches[] = {{"/proc/sys/kernel/unprivileged_userns_clone", "0\n"},
+                    {"/proc/sys/user/max_user_namespaces", "0\n"}};
     for (const auto &one : switches) {
         if (content(one.file) == one.forbids) {
             throw Inapplicable(std::string("containers without root are switched off here: ") + one.file + " is 0");
@@ -168,9 +169,10 @@ void Container::describe(bool gpu) {
     for (const std::string &node : marks_.nodes) nodes += (nodes.empty() ? "" : ",") + ("{\"path\":\"" + node + "\"}");
     const std::string kind = "kdmatrix.local/stack-" + marks_.cdi;
     devices_.push_back(kind + "=all");
-    const std::string text = "{\"cdiVersion\":\"0.5.0\",\"kind\":\"" + kind +
-                             "\",\"devices\":[{\"name\":\"all\",\"containerEdits\":{\"env\":[\"KDMATRIX_CDI=" + marks_.cdi +
-                             "\"],\"deviceNodes\":[" + nodes + "]}}]}\n";
+    const std::string text =
+        "{\"cdiVersion\":\"0.5.0\",\"kind\":\"" + kind +
+        "\",\"devices\":[{\"name\":\"all\",\"containerEdits\":{\"env\":[\"KDMATRIX_CDI=" + marks_.cdi +
+        "\"],\"deviceNodes\":[" + nodes + "]}}]}\n";
     // Who is no root cannot write where podman looks by itself; podman 5.1 and later can be told another place.
     const std::string place = root_ ? "/run/cdi" : folder_ + "/cdi";
     make_folder(place);
@@ -200,7 +202,8 @@ std::vector<std::string> Container::podman() const {
     const std::vector<std::string> rest = {
         // The folder that the runner was started in may be closed to who runs the container: /root is.
         "env", "-i", "--chdir=/", std::string("PATH=") + (path ? path : "/usr/sbin:/usr/bin:/sbin:/bin"),
-        "HOME=" + folder_ + "/home", "XDG_RUNTIME_DIR=" + folder_ + "/run", "CONTAINERS_CONF_OVERRIDE=" + folder_ + "/containers.conf", podman_,
+        "HOME=" + folder_ + "/home", "XDG_RUNTIME_DIR=" + folder_ + "/run",
+        "CONTAINERS_CONF_OVERRIDE=" + folder_ + "/containers.conf", podman_,
         "--root", folder_ + "/home/storage", "--runroot", folder_ + "/run/p", "--storage-driver", "vfs",
         "--cgroup-manager", "cgroupfs", "--events-backend", "none", "--runtime", "crun"};
     argv.insert(argv.end(), rest.begin(), rest.end());

@@ -1,8 +1,8 @@
 // A rootless podman container that has the runner's devices by CDI, the Container Device Interface.
 //
-// What it runs in is the machine's own user space, seen read-only: an image would bring its own, and the compute API that
-// the stack installed is the subject here. Device files come in by the CDI description alone, as they do for the users of a
-// desktop: https://github.com/cncf-tags/container-device-interface.
+// What it runs in is the machine's own user space, seen read-only: an image would bring its own, and the compute API
+// that the stack installed is the subject here. Device files come in by the CDI description alone, as they do for the
+// users of a desktop: https://github.com/cncf-tags/container-device-interface.
 #pragma once
 
 #include <string>
@@ -18,16 +18,16 @@ struct ContainerMarks {
 
 class Container {
   public:
-    /// Looks for podman and prepares a folder and a CDI description. Throws Inapplicable where a rootless container cannot
-    /// be had, with the reason. `gpu`: the device files of GPUs are described.
+    /// Looks for podman and prepares a folder and a CDI description. Throws Inapplicable where a rootless container
+    /// cannot be had, with the reason. `gpu`: the device files of GPUs are described.
     explicit Container(bool gpu);
     /// Ends what runs in it and removes everything.
     ~Container();
     Container(const Container &) = delete;
     Container &operator=(const Container &) = delete;
 
-    /// The command that runs `argv` in it. `shown` are files and folders of the machine that it sees, at the same paths,
-    /// beside /usr, /etc and /opt; `settings` are NAME=VALUE of its environment.
+    /// The command that runs `argv` in it. `shown` are files and folders of the machine that it sees, at the same
+    /// paths, beside /usr, /etc and /opt; `settings` are NAME=VALUE of its environment.
     std::vector<std::string> command(const std::vector<std::string> &argv, const std::vector<std::string> &shown,
                                      const std::vector<std::string> &settings) const;
     const ContainerMarks &marks() const { return marks_; }

@@ -243,8 +243,8 @@ class Measurement {
                         rates(flops, series.device), series.wall_ratio, roof);
     }
 
-    /// One random row in each 64 and one random column: each place where they cross is compared with the sum in fp64, so
-    /// no tile of C is left out.
+    /// One random row in each 64 and one random column: each place where they cross is compared with the sum in fp64,
+    /// so no tile of C is left out.
     void sampled(const char *name, const Matrices &matrices) {
         const Shape s = matrices.operands.shape;
         const auto choose = [](std::uint32_t size, std::uint32_t salt) {

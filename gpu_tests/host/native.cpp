@@ -49,7 +49,8 @@ void NativeBackend::look_up(void *library, bool in_cuda) {
     calls_.member = reinterpret_cast<int(*) parameters>(::dlsym(library, in_cuda ? cuda : hip));
 #define GT_REQUIRE(member, parameters, cuda, hip) \
     GT_LOOKUP(member, parameters, cuda, hip)      \
-    if (!calls_.member) throw ApiFailure(std::string("the driver's library lacks the symbol ") + (in_cuda ? cuda : hip));
+    if (!calls_.member)                           \
+        throw ApiFailure(std::string("the driver's library lacks the symbol ") + (in_cuda ? cuda : hip));
     GT_NATIVE_FUNCTIONS(GT_REQUIRE)
     GT_NATIVE_NEWER_FUNCTIONS(GT_LOOKUP)
 #undef GT_REQUIRE

@@ -1,4 +1,5 @@
-// What CUDA's driver API and HIP have in common: the same calls under other names, with the same signatures and numbers.
+// What CUDA's driver API and HIP have in common: the same calls under other names, with the same signatures and
+// numbers.
 #pragma once
 
 #include <set>
@@ -148,7 +149,8 @@ class NativeBackend : public Backend {
 
   private:
     native::Address address_of(const Place &place) const;
-    void start(native::Object stream, Handle kernel, std::size_t items, std::size_t group, const std::vector<Arg> &args);
+    void start(native::Object stream, Handle kernel, std::size_t items, std::size_t group,
+               const std::vector<Arg> &args);
     void release(native::Buffer *buffer);
     double between_marks();
 

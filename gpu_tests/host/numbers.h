@@ -39,8 +39,9 @@ inline double decode(Number number, std::uint64_t word) {
     const auto w = static_cast<std::uint32_t>(word);
     const auto small = [&](std::uint32_t sign, std::uint32_t rest, int mantissa, int bias) {
         const std::uint32_t exponent = rest >> mantissa, fraction = rest & ((1u << mantissa) - 1);
-        const double value = exponent ? std::ldexp(1.0 + std::ldexp(fraction, -mantissa), static_cast<int>(exponent) - bias)
-                                      : std::ldexp(fraction, 1 - bias - mantissa);
+        const double value = exponent
+                                 ? std::ldexp(1.0 + std::ldexp(fraction, -mantissa), static_cast<int>(exponent) - bias)
+                                 : std::ldexp(fraction, 1 - bias - mantissa);
         return sign ? -value : value;
     };
     float single;

@@ -7,8 +7,8 @@ namespace gt {
 namespace {
 
 constexpr double kRatioLow = 0.5, kRatioHigh = 1.02;  // device time over wall time
-// A CPU runtime's threads wait for the same processors as whoever measures them: on a busy host the waiting is the longer
-// part. What is left to see is a clock that stands still.
+// A CPU runtime's threads wait for the same processors as whoever measures them: on a busy host the waiting is the
+// longer part. What is left to see is a clock that stands still.
 constexpr double kRatioLowOnCpu = 0.002;
 constexpr int kSeries = 3;
 // No load makes the median so much slower than one repetition; on the processors that the load is on, it takes more.

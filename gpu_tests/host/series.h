@@ -29,8 +29,8 @@ struct Series {
     double wall_ratio = 0.0;          // median of device time over wall time
 };
 
-/// Time `act(i)` again and again. Three series in a row in which the device's clock contradicts the wall's, a time that is not
-/// positive, or one that is a hundredth of the median: Implausible.
+/// Time `act(i)` again and again. Three series in a row in which the device's clock contradicts the wall's, a time that
+/// is not positive, or one that is a hundredth of the median: Implausible.
 Series timed(Context &context, const SeriesOptions &options, const std::function<Time(std::size_t)> &act);
 
 /// The act's own time on the wall's clock: for what has no device clock.

@@ -1,5 +1,5 @@
-// The state of a device beside each number: clocks, temperature, power, link. Read from the driver's management library or
-// from sysfs, never set.
+// The state of a device beside each number: clocks, temperature, power, link. Read from the driver's management library
+// or from sysfs, never set.
 #pragma once
 
 #include <cstdint>

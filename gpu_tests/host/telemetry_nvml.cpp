@@ -60,7 +60,9 @@ class Nvml final : public Telemetry {
         unsigned value = 0;
         unsigned long long reasons = 0;
         Bar1 bar{};
-        const auto ok = [&](auto *function, auto... arguments) { return function && function(device_, arguments...) == 0; };
+        const auto ok = [&](auto *function, auto... arguments) {
+            return function && function(device_, arguments...) == 0;
+        };
         if (ok(api_.nvmlDeviceGetClockInfo, kClockSm, &value)) state.clock_hz = value * 1e6;
         if (ok(api_.nvmlDeviceGetClockInfo, kClockMemory, &value)) state.memory_clock_hz = value * 1e6;
         if (ok(api_.nvmlDeviceGetTemperature, kSensorGpu, &value)) state.temperature = value;

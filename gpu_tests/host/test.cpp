@@ -147,7 +147,8 @@ Handle Context::module(const std::string &file, const std::vector<CodeTarget> &t
             refused = true;
         }
     }
-    const std::string what = options.form.empty() ? "no form of the device code loads" : "no " + options.form + " loads";
+    const std::string what =
+        options.form.empty() ? "no form of the device code loads" : "no " + options.form + " loads";
     if (refused) throw ApiFailure(what + refusals, Cause::kBadImage);
     // Nobody refused anything: what is missing is our artefacts and the guest's compiler.
     if (!lacking.empty()) refusals += "; artefacts: " + lacking;

@@ -85,7 +85,8 @@ class Context {
     /// Report a check of `checked` things of which `bad` are wrong. One bad check fails the test.
     void check(const std::string &name, std::uint64_t checked, std::uint64_t bad, const std::string &detail = "");
     /// Report a distribution of measurements; the median is its value. Throws Implausible when a sample is no positive
-    /// number, or the median is beyond the roof. `wall_ratio`: the device's time over the wall's, 0 when the wall timed.
+    /// number, or the median is beyond the roof. `wall_ratio`: the device's time over the wall's, 0 when the wall
+    /// timed.
     void metric(const std::string &name, const std::string &unit, const std::string &better,
                 const std::vector<double> &samples, double wall_ratio = 0.0, const Roof &roof = {});
     /// Say that a part of the test does not apply, and why.

@@ -45,7 +45,8 @@ Rows linear(const Rows &x, Part part, std::uint32_t layer, std::uint32_t outputs
         }
     };
     const std::uint64_t work = std::uint64_t{inputs} * outputs;
-    const std::uint32_t parts = work < (1u << 18) ? 1 : std::max(1u, std::min(32u, std::thread::hardware_concurrency()));
+    const std::uint32_t parts =
+        work < (1u << 18) ? 1 : std::max(1u, std::min(32u, std::thread::hardware_concurrency()));
     std::vector<std::thread> threads;
     for (std::uint32_t p = 1; p < parts; ++p) {
         threads.emplace_back(some, outputs / parts * p, p + 1 == parts ? outputs : outputs / parts * (p + 1));
@@ -83,7 +84,8 @@ void turn(double *head, std::uint32_t size, const float *angles) {
 }
 
 /// Every head of every token over the positions up to its own.
-Rows attention(const ModelShape &m, const Rows &qkv, const std::vector<double> &keys, const std::vector<double> &values) {
+Rows attention(const ModelShape &m, const Rows &qkv, const std::vector<double> &keys,
+               const std::vector<double> &values) {
     Rows out(qkv.size(), std::vector<double>(m.q_width(), 0.0));
     std::vector<double> score;
     for (std::size_t t = 0; t < qkv.size(); ++t) {
@@ -111,7 +113,9 @@ Rows attention(const ModelShape &m, const Rows &qkv, const std::vector<double> &
 
 }  // namespace
 
-std::uint32_t weight_salt(Part part, std::uint32_t layer) { return 1000 + 16 * layer + static_cast<std::uint32_t>(part); }
+std::uint32_t weight_salt(Part part, std::uint32_t layer) {
+    return 1000 + 16 * layer + static_cast<std::uint32_t>(part);
+}
 
 float weight_scale(Part part, std::uint32_t inputs) {
     if (part == Part::kEmbedding) return 1.0f;

@@ -168,7 +168,8 @@ class Sycl final : public Backend {
     }
 
     double copy(const Place &to, const Place &from, std::size_t bytes) override {
-        return must("queue::memcpy", [&] { return seconds_of(main_->queue.memcpy(at(to), at(from), bytes, taken(*main_))); });
+        return must("queue::memcpy",
+                    [&] { return seconds_of(main_->queue.memcpy(at(to), at(from), bytes, taken(*main_))); });
     }
 
     void prefetch(Handle handle, bool to_device) override {

@@ -1,5 +1,5 @@
-// A process that watches another one, for the test of host/child.h: `child_check WHAT ARGUMENT...` starts the program that
-// the arguments name, does to it what WHAT says, and prints how that ended.
+// A process that watches another one, for the test of host/child.h: `child_check WHAT ARGUMENT...` starts the program
+// that the arguments name, does to it what WHAT says, and prints how that ended.
 #include <cstdio>
 #include <fstream>
 #include <string>
@@ -34,8 +34,8 @@ int main(int argc, char **argv) {
                              : what == "short" ? child.wait(0.5)
                                                : child.wait(what == "terminate" ? 1.0 : 30.0);
     std::printf("%s\n", child.story().c_str());
-    std::printf("status %d signal %d timed_out %d stuck %d passed %d\n", ended.exit_status, ended.signal, ended.timed_out,
-                ended.stuck, ended.passed());
+    std::printf("status %d signal %d timed_out %d stuck %d passed %d\n", ended.exit_status, ended.signal,
+                ended.timed_out, ended.stuck, ended.passed());
     std::printf("seconds %.3f records %zu mebibytes %.0f\n", ended.seconds, child.records().size(), peak_mebibytes());
     return 0;
 }

@@ -17,10 +17,12 @@ static gt::Number format(const char *types) {
 }
 
 // Element (row, k) of A and (k, column) of B, from the registers of the lanes that hold them. PTX ISA 9.7.14.5: with
-// groupID = lane >> 2 and threadID_in_group = lane % 4, for m16n8k16 element i of A is at row groupID for i in {0,1,4,5}, else
-// groupID + 8, and at k = threadID_in_group * 2 + (i & 1), plus 8 for i >= 4; m16n8k8 (tf32) and m16n8k32 likewise.
+// groupID = lane >> 2 and threadID_in_group = lane % 4, for m16n8k16 element i of A is at row groupID for i in
+// {0,1,4,5}, else groupID + 8, and at k = threadID_in_group * 2 + (i & 1), plus 8 for i >= 4; m16n8k8 (tf32) and
+// m16n8k32 likewise.
 static double a_element(int warp, gt::Number n, int row, int k) {
-    const int each = 4 / static_cast<int>(gt::bytes_of(n)), half = 4 * each;  // elements a register, k of the first half
+    const int each = 4 / static_cast<int>(gt::bytes_of(n)),
+              half = 4 * each;  // elements a register, k of the first half
     return deposits[warp][row % 8 * 4 + k % half / each].a[(k / half * 2 + row / 8) * each + k % each];
 }
 static double b_element(int warp, gt::Number n, int k, int column) {

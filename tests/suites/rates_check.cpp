@@ -46,8 +46,8 @@ constexpr Card kCards[] = {
     {"AMD Instinct MI100", "gfx908", 120, 1.502, 1.502, 23.1, 11.5, 0, 0, 0, 0, 184.6, 92.3, 184.6, 0, 46.1},
     // Two devices of 110 units; packed fp32, which the data sheet counts among the matrix rates.
     {"AMD Instinct MI250X", "gfx90a:sramecc+:xnack-", 220, 1.7, 1.7, 95.7, 47.9, 0, 0, 95.7, 0, 383, 383, 383, 0, 95.7},
-    {"AMD Instinct MI300X", "gfx942", 304, 2.1, 2.1, 163.4, 81.7, 0, 0, 163.4, 653.7, 1307.4, 1307.4, 2614.9,
-     2614.9, 163.4},
+    {"AMD Instinct MI300X", "gfx942", 304, 2.1, 2.1, 163.4, 81.7, 0, 0, 163.4, 653.7, 1307.4, 1307.4, 2614.9, 2614.9,
+     163.4},
     {"AMD Instinct MI355X", "gfx950", 256, 2.4, 2.4, 157.3, 78.6, 0, 0, 78.6, 0, 2500, 2500, 5000, 5000, 157.3},
     {"AMD Radeon RX 6950 XT", "gfx1030", 80, 2.31, 2.31, 23.65, kNone, 47.31, kNone, 0, 0, 0, 0, 0, 0},
     {"AMD Radeon RX 7900 XTX", "gfx1100", 96, 2.5, 2.5, 61.4, kNone, kNone, kNone, 0, 0, 122.8, 122.8, 122.8, 0},
@@ -56,7 +56,8 @@ constexpr Card kCards[] = {
     // The rates of its matrix engines are Intel's for a clock, 128 (fp16) and 256 (int8) operations an engine.
     {"Intel Arc A770 Graphics", "dg2-g10", 512, 2.1, 2.1, 17.2, 0, 34.4, kNone, 0, 0, 137.6, 137.6, 275.3, 0},
     // Two devices of 512 engines.
-    {"Intel Data Center GPU Max 1550", "pvc", 1024, 1.6, 1.6, 52.4, 52.4, kNone, kNone, 0, 419.4, 838.9, 838.9, 1677.7, 0},
+    {"Intel Data Center GPU Max 1550", "pvc", 1024, 1.6, 1.6, 52.4, 52.4, kNone, kNone, 0, 419.4, 838.9, 838.9, 1677.7,
+     0},
 };
 
 void compare(const Card &card) {

@@ -24,10 +24,10 @@ static constexpr Instruction kInstructions[] = {
     {"i32_16x16x16_iu8_w32_gfx12", gt::Number::kInt8, 12},
 };
 
-// The mappings that AMD's matrix instruction calculator prints for wave32 ("rdna3", "rdna4"; RDNA 3 and 4 ISA documents,
-// "Wave Matrix Multiply Accumulate"). gfx11: A[i][k] is element k of the lanes i and i + 16. gfx12, 16 bits: lane
-// 16 * (floor(k / 4) % 2) + i, register 2 * floor(k / 8) + floor(k / 2) % 2, the k % 2nd of it; gfx12, 8 bits: lane
-// 16 * floor(k / 8) + i, register floor(k / 4) % 2, the k % 4th of it. B[k][j] likewise.
+// The mappings that AMD's matrix instruction calculator prints for wave32 ("rdna3", "rdna4"; RDNA 3 and 4 ISA
+// documents, "Wave Matrix Multiply Accumulate"). gfx11: A[i][k] is element k of the lanes i and i + 16. gfx12, 16 bits:
+// lane 16 * (floor(k / 4) % 2) + i, register 2 * floor(k / 8) + floor(k / 2) % 2, the k % 2nd of it; gfx12, 8 bits:
+// lane 16 * floor(k / 8) + i, register floor(k / 4) % 2, the k % 4th of it. B[k][j] likewise.
 static double element(const Instruction &of, const double *(*held)(int lane), int row, int k) {
     if (of.generation == 11) {
         const double one = held(row)[k];

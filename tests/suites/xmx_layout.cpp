@@ -1,7 +1,8 @@
 // Runs kernels/mma_intel.inc on this CPU in sub-groups of GT_XMX_LANES, with the matrix function as its extension
 // defines it.
 //
-// Compiled as `gt_lang.h` + `mma_intel.inc` (KERNELS) in the middle of this file. Exit status 0: every product is exact.
+// Compiled as `gt_lang.h` + `mma_intel.inc` (KERNELS) in the middle of this file. Exit status 0: every product is
+// exact.
 #include "matrix_items.h"
 
 constexpr int kLanes = GT_XMX_LANES, kSubgroups = 256 / kLanes;

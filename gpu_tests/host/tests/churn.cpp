@@ -1,4 +1,5 @@
-// Contexts opened and closed, processes started and killed in the middle of their work: does the driver clean up after each?
+// Contexts opened and closed, processes started and killed in the middle of their work: does the driver clean up after
+// each?
 #include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ constexpr std::size_t kContexts = 200, kProcesses = 50, kKilled = 10;
 constexpr std::size_t kFewest = 8, kFewestProcesses = 2;   // however small the budget
 constexpr std::size_t kWarmUp = 3;  // contexts after which a driver has allocated what it keeps: the rest shows leaks
 constexpr std::uint64_t kTolerance = 64u << 20;             // bytes
-constexpr double kPatience = 60.0;                          // seconds for one process: it ends a wait, it measures nothing
+constexpr double kPatience = 60.0;  // seconds for one process: it ends a wait, it measures nothing
 constexpr std::uint32_t kWords = 1000;
 
 /// How often each kernel module of a compute driver is in use.
@@ -43,8 +44,9 @@ void keep_busy(Context &context) {
     std::uint32_t rounds = 1u << 12;
     const auto work = [&] {
         const double before = monotonic_seconds();
-        backend.launch(kernel, kWords, 64,
-                       {Arg::u32(kWords), Arg::mem(out.buffer()), Arg::u32(out.first()), Arg::u32(1), Arg::u32(rounds)});
+        backend.launch(
+            kernel, kWords, 64,
+            {Arg::u32(kWords), Arg::mem(out.buffer()), Arg::u32(out.first()), Arg::u32(1), Arg::u32(rounds)});
         return monotonic_seconds() - before;
     };
     while (work() < 0.2 && rounds < 1u << 30) rounds *= 2;
@@ -114,7 +116,8 @@ class Churn {
         const std::uint64_t grown = resident_now() > host ? resident_now() - host : 0;
         context_.check("contexts_compute", times.size() * kWords, wrong_);
         context_.check("no_file_leaks", times.size(), more, std::to_string(more) + " files more than before");
-        context_.check("no_host_memory_leaks", 1, grown > kTolerance, std::to_string(grown) + " bytes more than before");
+        context_.check("no_host_memory_leaks", 1, grown > kTolerance,
+                       std::to_string(grown) + " bytes more than before");
         if (memory) {
             const std::uint64_t lost = memory > free_ ? memory - free_ : 0;
             context_.check("no_device_memory_leaks", 1, lost > kTolerance, std::to_string(lost) + " bytes are missing");
@@ -146,7 +149,8 @@ class Churn {
         const double until = context_.elapsed() + 0.3 * context_.options.budget;
         std::uint64_t killed = 0, not_busy = 0, stuck = 0, after = 0;
         std::string story;
-        while (killed < kKilled && (killed < kFewestProcesses || context_.elapsed() < until) && !(stuck + after + not_busy)) {
+        while (killed < kKilled && (killed < kFewestProcesses || context_.elapsed() < until) &&
+               !(stuck + after + not_busy)) {
             Child child(own_argv(context_.options, context_.options.test, 1.0, kPatience, {"role=busy"}));
             if (!child.said("busy", kPatience)) {
                 ++not_busy;

@@ -1,7 +1,7 @@
 // Another test in a rootless podman container that has its device by CDI: the way in which an AI desktop runs models.
 //
-// The outer half makes the container and runs this same test in it; the inner half, told so by an argument, is the test that
-// was asked for (`--set test=NAME`, local inference by default), and then looks around.
+// The outer half makes the container and runs this same test in it; the inner half, told so by an argument, is the test
+// that was asked for (`--set test=NAME`, local inference by default), and then looks around.
 #include <sys/stat.h>
 #include <unistd.h>
 

@@ -90,8 +90,8 @@ void tensor_cores(Context &context, MatrixData &data, double seconds) {
     if (capability < 89) return context.skipped("fp8_mma", "tensor cores take fp8 since sm_89");
     std::unique_ptr<Multiplier> fp8;
     try {
-        fp8 = kernel_multiplier(context, module, {"fp8_mma", kFp8Symbol, Number::kFp8, Sum::kFp32, Engine::kMatrix, kMma,
-                                                  false, 256, 0});
+        fp8 = kernel_multiplier(
+            context, module, {"fp8_mma", kFp8Symbol, Number::kFp8, Sum::kFp32, Engine::kMatrix, kMma, false, 256, 0});
     } catch (const ApiFailure &e) {
         return context.skipped("fp8_mma", std::string("the form of code that loaded has no fp8: ") + e.what());
     }

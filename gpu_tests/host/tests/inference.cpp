@@ -15,8 +15,8 @@ constexpr ModelShape kTiny{128, 2, 4, 2, 32, 312, 499, 64};
 // Two layers and the vocabulary of a model of 7 to 8 billion parameters: 1.1 GB of weights.
 constexpr ModelShape kLarge{4096, 2, 32, 8, 128, 14336, 32000, 320};
 constexpr std::uint32_t kPromptSalt = 77;
-/// fp32 against fp64, relative to the root mean square of a row of logits. Where a key or value falls on the other side of a
-/// step of bf16, the logits move by some 1e-4.
+/// fp32 against fp64, relative to the root mean square of a row of logits. Where a key or value falls on the other side
+/// of a step of bf16, the logits move by some 1e-4.
 constexpr double kLogitBound = 2e-3;
 
 class Model {
@@ -164,7 +164,9 @@ class Model {
     /// that is already known.
     void start(std::uint32_t prompt, std::uint32_t steps, const std::uint32_t *next = nullptr) {
         const auto word = [&](std::uint32_t i) {
-            return i < prompt ? mix(i ^ kPromptSalt) % m_.vocabulary : i == prompt && next ? *next : poison(i) | 0x80000000u;
+            return i < prompt            ? mix(i ^ kPromptSalt) % m_.vocabulary
+                   : i == prompt && next ? *next
+                                         : poison(i) | 0x80000000u;
         };
         tokens_.fill(word);
         if (!logits_ || logits_->words() != std::size_t{steps} * m_.vocabulary) {
@@ -200,8 +202,8 @@ class Model {
         }
     }
 
-    /// Enqueue one pass over `count` tokens from position `pos`; the logits of the last become row `row`, and the best of
-    /// them the token that follows.
+    /// Enqueue one pass over `count` tokens from position `pos`; the logits of the last become row `row`, and the best
+    /// of them the token that follows.
     void forward(std::uint32_t pos, std::uint32_t count, std::uint32_t row) {
         const std::uint32_t kv_first = 2;  // elements of bf16 in a word of the guarded arrays
         put(embed_, std::size_t{count} * m_.width,
@@ -217,8 +219,8 @@ class Model {
                 {Arg::u32(count * m_.qkv_width() / 2), Arg::mem(qkv_), keys, keys0, values, values0, Arg::mem(angles_),
                  heads, kv_heads, size, Arg::u32(pos)});
             put(attention_, std::size_t{count} * m_.heads * 256,
-                {Arg::u32(count * m_.q_width()), Arg::mem(attended_), Arg::mem(qkv_), keys, keys0, values, values0, heads,
-                 kv_heads, size, Arg::u32(pos)});
+                {Arg::u32(count * m_.q_width()), Arg::mem(attended_), Arg::mem(qkv_), keys, keys0, values, values0,
+                 heads, kv_heads, size, Arg::u32(pos)});
             linear(x_, 0, attended_, 0, layer.out, count, m_.q_width(), m_.width, true);
             norm(layer.mlp_gain, count);
             linear(both_, 0, normed_, 0, layer.gate_up, count, m_.width, 2 * m_.inner, false);

@@ -205,8 +205,8 @@ class Launch {
             last = since;
         }
         char text[160];
-        std::snprintf(text, sizeof text, "events %.6g s apart in all, %.6g s by their parts, %.6g s on the wall's clock",
-                      last, sum, wall);
+        std::snprintf(text, sizeof text,
+                      "events %.6g s apart in all, %.6g s by their parts, %.6g s on the wall's clock", last, sum, wall);
         const double share = last / wall;
         const bool believable = share >= 0.5 && share <= 1.02;
         if (!believable && not_positive + not_later == 0 && attempt < kTries) return false;

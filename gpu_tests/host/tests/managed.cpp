@@ -1,5 +1,5 @@
-// Memory that host and device share under one address: does each see what the other wrote, page by page, wherever the page
-// was last?
+// Memory that host and device share under one address: does each see what the other wrote, page by page, wherever the
+// page was last?
 #include <cstdlib>
 
 #include <algorithm>
@@ -98,7 +98,8 @@ class Managed {
         const std::uint64_t most =
             std::min<std::uint64_t>({kMostWords, context_.device().mem_bytes / 32, host_available() / 32});
         const std::uint32_t n = static_cast<std::uint32_t>(
-                                    std::min<std::uint64_t>(most, context_.options.budget < 2.0 ? kLeastWords : most)) | 1u;
+                                    std::min<std::uint64_t>(most, context_.options.budget < 2.0 ? kLeastWords : most)) |
+                                1u;
         Shared shared(backend_, n, system);
         std::uint32_t *words = shared.words();
         for (std::uint32_t i = 0; i < n; ++i) words[i] = mix(i);
@@ -120,7 +121,8 @@ class Managed {
             checked += n;
         }
         const std::uint64_t broken = shared.broken();
-        context_.check(name + "_ping_pong", checked, bad, std::to_string(turn - 1) + " turns of " + std::to_string(n) + " words");
+        context_.check(name + "_ping_pong", checked, bad,
+                       std::to_string(turn - 1) + " turns of " + std::to_string(n) + " words");
         context_.check(name + "_canaries", 2 * kMargin, broken);
         if (bad == 0) context_.metric(name + "_bw", "B/s", "higher", rates);
     }

@@ -1,4 +1,5 @@
-// All the memory that there is: does every word keep what is written to it, is too much an error, does it all come back?
+// All the memory that there is: does every word keep what is written to it, is too much an error, does it all come
+// back?
 #include <malloc.h>
 #include <unistd.h>
 
@@ -74,7 +75,8 @@ class Walk {
             // Where the device's memory is this process's, what is not given back stays with the process.
             const std::uint64_t after = resident_now();
             const std::uint64_t lost = after > resident_before ? after - resident_before : 0;
-            context_.check("host_memory_returns", 1, lost > kTolerance, std::to_string(lost) + " bytes more than before");
+            context_.check("host_memory_returns", 1, lost > kTolerance,
+                           std::to_string(lost) + " bytes more than before");
         }
     }
 
@@ -110,8 +112,9 @@ class Walk {
 
     void write(const Piece &p) {
         const std::uint32_t n = items(p.words);
-        backend_.launch(write_, n, kGroup,
-                        {Arg::u32(n), Arg::mem(p.buffer), Arg::u32(p.words), Arg::u32(n), Arg::u64(p.base), Arg::u32(p.pattern)});
+        backend_.launch(
+            write_, n, kGroup,
+            {Arg::u32(n), Arg::mem(p.buffer), Arg::u32(p.words), Arg::u32(n), Arg::u64(p.base), Arg::u32(p.pattern)});
     }
 
     /// Every word on the device; the first, the last and some others with the host's own eyes.
@@ -120,8 +123,8 @@ class Walk {
         Found found{0, 0, ~0u};
         backend_.write(result_, &found, sizeof found);
         backend_.launch(check_, n, kGroup,
-                        {Arg::u32(n), Arg::mem(p.buffer), Arg::u32(p.words), Arg::u32(n), Arg::u64(p.base), Arg::u32(p.pattern),
-                         Arg::mem(result_)});
+                        {Arg::u32(n), Arg::mem(p.buffer), Arg::u32(p.words), Arg::u32(n), Arg::u64(p.base),
+                         Arg::u32(p.pattern), Arg::mem(result_)});
         found = {~0u, ~0u, 0u};
         backend_.read(result_, &found, sizeof found);
         std::uint64_t bad = found.bad;
@@ -207,7 +210,8 @@ class Walk {
                 drop((dice >> 8) % live.size());
             }
             // As many small ones as large ones: sizes of equal logarithm are equally likely.
-            const std::uint64_t bytes = std::max<std::uint64_t>(4096, most >> (dice >> 16) % 10) + (dice >> 20) % 512 * 8;
+            const std::uint64_t bytes =
+                std::max<std::uint64_t>(4096, most >> (dice >> 16) % 10) + (dice >> 20) % 512 * 8;
             live.push_back(piece(bytes, std::uint64_t{made} << 32, 2 + made));
             write(live.back());
             ++made;
@@ -249,7 +253,8 @@ class Walk {
         std::vector<Piece> pieces;
         std::uint64_t taken = 0;
         while (taken < target) {
-            const std::uint64_t bytes = std::min({kChunk, target - taken, std::max<std::uint64_t>(taken, kFirst)}) / 8 * 8;
+            const std::uint64_t bytes =
+                std::min({kChunk, target - taken, std::max<std::uint64_t>(taken, kFirst)}) / 8 * 8;
             if (bytes < 4096) break;
             try {
                 pieces.push_back(piece(bytes, taken / 8, 0));
@@ -280,7 +285,8 @@ class Walk {
         if (taken >= all / 8 * 7) exhaust(pieces);
         for (const Piece &p : pieces) backend_.free(p.buffer);
         char share[120];
-        std::snprintf(share, sizeof share, "%.0f MiB, %.0f %% of what could be taken", static_cast<double>(taken) / kMiB,
+        std::snprintf(share, sizeof share, "%.0f MiB, %.0f %% of what could be taken",
+                      static_cast<double>(taken) / kMiB,
                       1e2 * static_cast<double>(taken) / static_cast<double>(std::max<std::uint64_t>(all, 1)));
         context_.check("every_word", words, wrong.words, wrong.words ? wrong.where : share);
         if (wrong.words == 0) context_.metric("walk_bw", "B/s", "higher", rates);

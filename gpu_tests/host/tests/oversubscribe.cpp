@@ -1,6 +1,7 @@
 // Managed memory of more than the device has: its pages must leave the device for others, and come back whole.
 //
-// Drivers have hung for good while they evicted pages, so a process of its own does it, and is left when it does not end.
+// Drivers have hung for good while they evicted pages, so a process of its own does it, and is left when it does not
+// end.
 #include <algorithm>
 #include <cstdint>
 #include <numeric>

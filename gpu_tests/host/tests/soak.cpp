@@ -1,4 +1,5 @@
-// Minutes of matrix products beside copies: no error, no correction by the hardware, and the rate of the start to the end.
+// Minutes of matrix products beside copies: no error, no correction by the hardware, and the rate of the start to the
+// end.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -83,8 +84,9 @@ class Soak {
 
     double product() {
         return on_wall([&] {
-                   return backend_.launch(multiply_, items(), kGroup,
-                                          {Arg::u32(items()), Arg::mem(c_), Arg::mem(a_), Arg::mem(b_), Arg::u32(width_)});
+                   return backend_.launch(
+                       multiply_, items(), kGroup,
+                       {Arg::u32(items()), Arg::mem(c_), Arg::mem(a_), Arg::mem(b_), Arg::u32(width_)});
                })
             .wall;
     }
@@ -113,7 +115,8 @@ class Soak {
         }
     }
 
-    /// The product that all others are compared with: by Freivalds' check, C r == A (B r) for random r, exact in 64 bits.
+    /// The product that all others are compared with: by Freivalds' check, C r == A (B r) for random r, exact in 64
+    /// bits.
     bool right_once() {
         context_.phase("verify");
         std::vector<float> c(words(), 0.5f);
@@ -125,7 +128,8 @@ class Soak {
             std::vector<std::int64_t> r(width_), br(width_, 0);
             for (std::uint32_t k = 0; k < width_; ++k) r[k] = mix(k + 1000u * pass) % 1024u;
             for (std::uint32_t k = 0; k < width_; ++k) {
-                for (std::uint32_t j = 0; j < width_; ++j) br[k] += static_cast<std::int64_t>(host_b_[k * width_ + j]) * r[j];
+                for (std::uint32_t j = 0; j < width_; ++j)
+                    br[k] += static_cast<std::int64_t>(host_b_[k * width_ + j]) * r[j];
             }
             for (std::uint32_t i = 0; i < width_; ++i) {
                 std::int64_t left = 0, sum = 0;
@@ -159,7 +163,8 @@ class Soak {
             times.push_back(product());
             std::uint32_t found[2] = {0, 0};
             backend_.write(result_, found, sizeof found);
-            backend_.launch(compare_, words(), kGroup, {Arg::u32(words()), Arg::mem(c_), Arg::mem(right_), Arg::mem(result_)});
+            backend_.launch(compare_, words(), kGroup,
+                            {Arg::u32(words()), Arg::mem(c_), Arg::mem(right_), Arg::mem(result_)});
             found[0] = 0, found[1] = ~0u;
             backend_.read(result_, found, sizeof found);
             wrong += found[1] + (found[0] != words());

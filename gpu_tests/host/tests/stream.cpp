@@ -197,7 +197,8 @@ class Stream {
         backend_.write(outs_->buffer(), words.data(), words.size() * 4, outs_->first() * 4);
     }
 
-    /// Every word of the results by a kernel; that kernel's hashes by the host, for some items; and some pieces fetched.
+    /// Every word of the results by a kernel; that kernel's hashes by the host, for some items; and some pieces
+    /// fetched.
     void verify_results(const std::string &name, bool triad) {
         Wrong wrong;
         for (const auto &set : sets_) verify_array(*set, triad ? set->scale : 0.0f, wrong);
