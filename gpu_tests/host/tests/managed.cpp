@@ -96,7 +96,7 @@ class Managed {
         context_.phase(name.c_str());
         const double until = context_.elapsed() + share * context_.options.budget;
         const std::uint64_t most =
-            std::min<std::uint64_t>({kMostWords, context_.device().mem_bytes / 32, host_available() / 32});
+            std::min<std::uint64_t>({kMostWords, context_.device().mem_bytes / 32, host_room() / 32});
         const std::uint32_t n = static_cast<std::uint32_t>(
                                     std::min<std::uint64_t>(most, context_.options.budget < 2.0 ? kLeastWords : most)) |
                                 1u;

@@ -223,7 +223,7 @@ class Walk {
 
     /// What may be taken at once: nearly all that is free on a GPU, and never so much that the host runs out.
     std::uint64_t limit() {
-        const std::uint64_t available = host_available();
+        const std::uint64_t available = host_room();
         const std::uint64_t modest = std::min(context_.device().mem_bytes / 4, available / 4);
         if (context_.device().kind == "cpu-runtime" || !properties_.memory_info) return modest;
         const std::uint64_t most = backend_.memory().free / 100 * 95;

@@ -109,9 +109,9 @@ void supervise(Context &context) {
     context.require(properties.managed && properties.concurrent_managed, "managed memory that is paged on demand");
     // Where a page that goes to the device keeps its place on the host, that is where all of it comes to lie.
     const std::uint64_t bytes = kPieces * words_of_piece(device) * 8, needed = bytes + bytes / 8;
-    if (host_available() < needed) {
+    if (host_room() < needed) {
         throw Inapplicable("the host may have to hold all of " + std::to_string(bytes >> 20) + " MiB, and has " +
-                           std::to_string(host_available() >> 20) + " MiB to spare: " + std::to_string(needed >> 20) +
+                           std::to_string(host_room() >> 20) + " MiB to spare: " + std::to_string(needed >> 20) +
                            " MiB would do");
     }
     context.backend.close();  // this process must not depend on what the other one meets
