@@ -23,6 +23,8 @@ inline std::string intel_target(std::uint32_t device) {
         {0x5693, 0x5695, "dg2-g11"},     {0x56a5, 0x56a6, "dg2-g11"}, {0x56b0, 0x56b1, "dg2-g11"},
         {0x56ba, 0x56bd, "dg2-g11"},     {0x56c1, 0x56c1, "dg2-g11"}, {0x5696, 0x5697, "dg2-g12"},
         {0x56a3, 0x56a4, "dg2-g12"},     {0x56b2, 0x56b3, "dg2-g12"}, {0x0bd0, 0x0bdb, "pvc"},
+        {0x6420, 0x64b0, "lnl"},         // Lunar Lake
+        {0xe202, 0xe216, "bmg-g21"},     // Battlemage
     };
     for (const Range &range : kRanges) {
         if (device >= range.first && device <= range.last) return range.target;

@@ -10,7 +10,7 @@ namespace {
 /// Units of RDNA are counted in ones (counted_units); its matrix rates stand in "Using the Matrix Cores of AMD RDNA 4
 /// architecture GPUs" (GPUOpen) as well. Units of Intel are vector engines (EUs), as the oneAPI GPU Optimization Guide
 /// and "Introduction to the Xe-HPG Architecture" count them. Not here, as no source was at hand: sm_87, sm_103, sm_121,
-/// gfx1151, skl, icllp, Xe2.
+/// gfx1151, skl, icllp; fp64 and tf32 of Xe2.
 constexpr Rates kRates[] = {
     // architecture, fp32, fp64, fp16, int32,  matrix: fp64, tf32, fp16, bf16, int8, fp8, fp32
     {"sm_50", 128, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0},
@@ -46,6 +46,8 @@ constexpr Rates kRates[] = {
     {"dg2-g10", 8, 0, 16, 0, 0, 0, 64, 64, 128, 0, 0},          // Arc A770; Xe-HPG has no fp64
     {"dg2-g11", 8, 0, 16, 0, 0, 0, 64, 64, 128, 0, 0},
     {"dg2-g12", 8, 0, 16, 0, 0, 0, 64, 64, 128, 0, 0},
+    {"lnl", 16, 0, 32, 0, 0, 0, 128, 128, 256, 0, 0},           // Arc 140V; Xe2: engines twice as wide
+    {"bmg-g21", 16, 0, 32, 0, 0, 0, 128, 128, 256, 0, 0},       // Arc B580
     {"pvc", 16, 16, 32, 0, 0, 128, 256, 256, 512, 0, 0},        // Data Center GPU Max 1550
 };
 

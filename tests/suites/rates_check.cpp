@@ -55,6 +55,11 @@ constexpr Card kCards[] = {
     {"Intel Iris Xe MAX Graphics", "dg1", 96, 1.65, 1.65, 2.53, 0, 5.07, kNone, 0, 0, 0, 0, 0, 0},
     // The rates of its matrix engines are Intel's for a clock, 128 (fp16) and 256 (int8) operations an engine.
     {"Intel Arc A770 Graphics", "dg2-g10", 512, 2.1, 2.1, 17.2, 0, 34.4, kNone, 0, 0, 137.6, 137.6, 275.3, 0},
+    {"Intel Arc 140V GPU", "lnl", 64, 2.05, 2.05, 4.2, kNone, kNone, kNone, 0, kNone, kNone, kNone, 67, 0},
+    {"Intel Arc B580 Graphics", "bmg-g21", 160, 2.67, 2.67, 13.67, kNone, 27.34, kNone, 0, kNone, kNone, kNone, kNone,
+     0},
+    {"Intel Arc B580 at its highest clock", "bmg-g21", 160, 2.85, 2.85, kNone, kNone, kNone, kNone, 0, kNone, kNone,
+     kNone, 233, 0},
     // Two devices of 512 engines.
     {"Intel Data Center GPU Max 1550", "pvc", 1024, 1.6, 1.6, 52.4, 52.4, kNone, kNone, 0, 419.4, 838.9, 838.9, 1677.7,
      0},
@@ -96,7 +101,7 @@ void compare(const Card &card) {
 
 int main() {
     for (const Card &card : kCards) compare(card);
-    for (const char *unknown : {"", "sm_", "sm_9", "sm_103a", "gfx90", "gfx1151", "gfx12", "bmg-g21"}) {
+    for (const char *unknown : {"", "sm_", "sm_9", "sm_103a", "gfx90", "gfx1151", "gfx12", "mtl"}) {
         if (gt::rates_of(unknown) == nullptr) continue;
         std::printf("'%s' has a row\n", unknown);
         ++wrong;
