@@ -24,7 +24,7 @@ def qemu_argv(domain: Domain, console: Path = CONSOLE) -> list[str]:
     argv = [domain.emulator, "-name", f"guest={domain.name}", "-uuid", domain.uuid]
     argv += ["-machine", "q35,usb=off,dump-guest-core=off", "-accel", "kvm" if domain.accelerator == "kvm" else "tcg"]
     host = "host,migratable=off" + (",host-phys-bits=on" if domain.passthrough.ports else "")
-    emulated = ",+".join((EMULATED_CPU, *EMULATED_FEATURES))
+    emulated = ",".join((EMULATED_CPU, *(f"{feature}=on" for feature in EMULATED_FEATURES)))
     argv += ["-cpu", host if domain.accelerator == "kvm" else emulated]
     argv += ["-m", str(-(-domain.memory >> 20)), "-overcommit", "mem-lock=off"]
     argv += ["-smp", f"{domain.vcpus},sockets={domain.vcpus},cores=1,threads=1"]
