@@ -41,6 +41,7 @@ lint: venv
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy benchmarks/*.py
 	@! LC_ALL=C.UTF-8 grep -rnE '^.{121}' gpu_tests tests --include='*.cpp' --include='*.h' --include='*.inc'
 
 test: host lint

@@ -22,10 +22,11 @@ from pathlib import Path
 from sampling import CELL, Samples, arguments, interleave, prepared, ratio, report
 
 from harness.lab import Lab
+from harness.machines.booting import boot
 from harness.machines.domain import Accelerator
 from harness.machines.hypervisor import Hypervisor
 from harness.machines.ssh import KeyPair
-from harness.machines.vm import BootRequest, boot
+from harness.machines.vm import BootRequest
 from harness.model.image import BootKernel, Image
 
 _LIMIT = 300.0
