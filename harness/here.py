@@ -23,8 +23,6 @@ from harness.suites.offers import Offer, Offered, ask, backends_of
 from harness.suites.run import RUNNERS
 
 _GPU_VENDORS = frozenset({0x10DE, 0x1002, 0x8086})
-RUNTIME_LIBRARIES = {"sycl": "sycl"}
-"""By backend whose runner is built apart: the library, as the linker calls it, without which nobody can run it."""
 _SPARE = 600.0
 """Seconds that a cell may take beside its tests."""
 
@@ -51,9 +49,9 @@ def plan_here(lab: Lab, backends: Sequence[str], tier: int, names: Collection[st
         InfraError: the compute tests' runner cannot be built, or does not start.
     """
     tests = pick_tests(lab.tests, names or [test.name for test in lab.tests.values() if test.tier <= tier])
-    # Building SYCL's runner fetches a library: not where nothing here could use it.
-    installed = [one for one, library in RUNTIME_LIBRARIES.items() if find_library(library)]
-    runner = str(lab.images.tests_folder(backends or installed).resolve())
+    # Building a backend's own runner fetches a library: not where nothing here could use it.
+    absent = {} if backends else {one: why for one in RUNNERS if (why := _not_installed(one))}
+    runner = str(lab.images.tests_folder(backends or [one for one in RUNNERS if one not in absent]).resolve())
     shell = LocalShell()
     known = (*backends_of(shell, runner), *RUNNERS)
     for backend in backends:
@@ -63,11 +61,7 @@ def plan_here(lab: Lab, backends: Sequence[str], tier: int, names: Collection[st
     cells: list[Cell] = []
     left_out: list[LeftOut] = []
     for backend in dict.fromkeys(backends or known):
-        library = RUNTIME_LIBRARIES.get(backend)
-        if backends or library is None or backend in installed:
-            offer = ask(shell, backend, runner)
-        else:
-            offer = Offer(backend, absent=f"no lib{library}.so among this machine's libraries")
+        offer = Offer(backend, absent=absent[backend]) if backend in absent else ask(shell, backend, runner)
         why = "" if backends else _left_out(offer, functions)
         if why:
             left_out.append(LeftOut(f"{HERE}/{platform.release()}/{backend}/none", why))
@@ -82,6 +76,11 @@ def plan_here(lab: Lab, backends: Sequence[str], tier: int, names: Collection[st
         ]
     )
     return Plan(tuple(cells), tuple(left_out), tuple(tests), text)
+
+
+def _not_installed(backend: str) -> str:
+    """Why nobody can run the backend's own runner, which is linked with a library of the backend's name."""
+    return "" if find_library(backend) else f"no lib{backend}.so among this machine's libraries"
 
 
 def _left_out(offer: Offer, functions: Iterable[PciFunction]) -> str:

@@ -31,6 +31,7 @@ _UNITS = {
 }
 """What a fake is linked of beside its own unit; the kernels come with the simulated GPU."""
 _NAMES = {"level-zero": "ze"}
+"""Fakes whose files are called by their library's prefix and not by their backend."""
 _KERNEL = re.compile(r'extern "C" void (gt_\w+)')
 
 
